@@ -21,6 +21,7 @@ LAYER_COLUMNS = (
     Column("rows", right=True),
     Column("cols", right=True),
     Column("dtype"),
+    Column("bits", right=True),
     Column("weights", right=True),
 )
 PRESET_COLUMNS = (Column("name"), Column("bits", right=True), Column("calibration"), Column("what it does", folds=True))
@@ -34,7 +35,7 @@ PRESET_HINT = (
 def layers(model: Model, as_json: Json = False) -> None:
     """List the linear layers of a model.
 
-    Shows each block with its matrices: rows (outputs), cols (inputs), stored type and number of weights.
+    Shows each block with its matrices: rows (outputs), cols (inputs), stored type, stored bits per weight, number of weights.
     """
     from workbench.models import open_model
 
@@ -58,7 +59,7 @@ def _format_layers(rows: list[dict[str, Any]]) -> str:
 
 def _format_sizes(row: dict[str, Any]) -> list[str]:
     """Shape, type and number of weights of a layer."""
-    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['parameters']:,}"]
+    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['stored_bits']:.2f}", f"{row['parameters']:,}"]
 
 
 def _describe_names(handle: "ModelHandle") -> str:

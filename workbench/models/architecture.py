@@ -142,7 +142,7 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Give an empty module the tensors it needs, in its own types, and tie what is tied; what is not given stays empty."""
     for name, tensor in tensors:
         _set_tensor(module, name, tensor)
-    with _silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
+    with silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
         cast(Any, module).tie_weights(missing_keys=find_empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
 
@@ -222,7 +222,7 @@ def shorten_error_text(error: Exception) -> str:
 
 
 @contextmanager
-def _silence_transformers_log() -> Iterator[None]:
+def silence_transformers_log() -> Iterator[None]:
     """transformers logs advice on standard error."""
     from transformers.utils import logging
 

@@ -6,8 +6,10 @@ Opening reads the headers of all shards and checks them against the index; `read
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -36,11 +38,28 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies and what it is; `dtype` is torch's name where torch has one, else the file's."""
+    """Where one tensor lies and what it is; `dtype` is torch's name where torch has one, else the file's.
+
+    Of a tensor that another program quantized, `shape` and `dtype` are those of its decoded values, `coded_as` names its format
+    and `coded_bytes` are all that is stored for it: codes, scales, zero points.
+    """
 
     file: Path
     shape: tuple[int, ...]
     dtype: str
+    coded_as: str = ""
+    coded_bytes: int = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file that this tensor takes."""
+        return self.coded_bytes if self.coded_as else self.decoded_bytes
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of its values in memory, in their own type."""
+        kind = getattr(torch, self.dtype, None)
+        return prod(self.shape) * (kind.itemsize if isinstance(kind, torch.dtype) else 1)
 
 
 class Checkpoint:
@@ -86,6 +105,11 @@ class Checkpoint:
     def stored_bytes(self) -> int:
         """Bytes of the weight files."""
         return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the weight files, with what another program quantized counted as its decoded values."""
+        return self.stored_bytes + sum(entry.decoded_bytes - entry.stored_bytes for entry in self.entries.values())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -66,9 +66,10 @@ class ModelHandle(ShownInCell):
         layers = self._layers.values()
         weights = sum(layer.rows * layer.cols for layer in layers)
         answer = f"{len(layers)} layers in {len(self.block_names)} blocks, {weights:,} weights in them."
-        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype) for layer in layers)
+        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype, f"{layer.bits:.2f}") for layer in layers)
         rows = [(*kind, count) for kind, count in kinds.items()]
-        return CellSummary.of_rows(f"What is in {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
+        columns = ("matrix", "shape", "stored as", "bits per weight", "layers")
+        return CellSummary.of_rows(f"What is in {self.source}?", answer, columns, rows)
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
@@ -115,7 +116,8 @@ class ModelHandle(ShownInCell):
         return self._tensors.checkpoint.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
+        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), stored_bits (a weight), parameters;
+        `optional` ones too."""
         return tabulate_layers([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer(self, name: str) -> Layer:
@@ -247,10 +249,20 @@ class ModelHandle(ShownInCell):
         """Bytes of the weight files, or of the tensors of a model that was opened from memory."""
         return self._tensors.checkpoint.stored_bytes
 
+    @property
+    def decoded_bytes(self) -> int:
+        """The same, with what another program quantized counted as the values that it is decoded to."""
+        return self._tensors.checkpoint.decoded_bytes
+
+    def count_decoded_bytes(self, name: str) -> float:
+        """Bytes of one layer's weight as it is read."""
+        tensor = self.layer(name).tensor
+        return self._tensors.decoded_bytes(tensor if self.holds(tensor) else self._twins[tensor])
+
     @cached_property
     def streams(self) -> bool:
         """Whether the module reads each block's weights as it comes to it instead of holding all of them in memory."""
-        return needs_streaming(self.stored_bytes)
+        return needs_streaming(self._tensors.checkpoint.decoded_bytes)
 
     def run(self, ids: Tensor) -> Any:
         """The module's output for token ids `[1, T]`, without a cache; ModelError where its family needs more than text."""

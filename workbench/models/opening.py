@@ -13,7 +13,8 @@ from workbench.models import architecture
 from workbench.models.adapters import warn_of_adapter
 from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
 from workbench.models.checkpoint import Checkpoint
-from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file
+from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file, find_gguf, is_gguf
+from workbench.models.gguf_model import open_gguf
 from workbench.models.handle import ModelHandle
 from workbench.models.hub_cache import find_snapshot
 from workbench.models.in_memory import PREFIX, open_module, reopen_module
@@ -39,14 +40,15 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
     they have a fingerprint of their own, so that nothing that was kept for the earlier ones is shown for them.
 
     Args:
-        source: "builtin", a local folder in Hugging Face layout, a hub id ("owner/name", "gpt2"), or a transformers model.
+        source: "builtin", a local folder in Hugging Face layout, a GGUF file or a folder with one, a hub id ("owner/name",
+            "gpt2"), or a transformers model.
         tokenizer: The tokenizer of a model in memory; without one it has layers, but reads no text.
 
     Returns:
         A handle on the model.
 
     Raises:
-        ModelError: In one sentence, where this is no safetensors model with linear layers in its transformer blocks.
+        ModelError: In one sentence, where this is no safetensors or GGUF model with linear layers in its transformer blocks.
 
     Example:
         >>> import workbench as wb
@@ -66,6 +68,8 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
     if str(source).startswith(PREFIX):
         return reopen_module(str(source))
     folder = locate(source)
+    if (file := find_gguf(folder)) is not None:
+        return open_gguf(file, str(source))
     check_folder(folder)
     config = architecture.read_config(folder)
     checkpoint = Checkpoint(folder)
@@ -81,13 +85,15 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
 
 
 def locate(source: str | Path) -> Path:
-    """The folder that `source` means; a hub id is downloaded (or found in the hub's cache) first."""
+    """The folder, or the GGUF file, that `source` means; a hub id is downloaded (or found in the hub's cache) first."""
     if str(source) == BUILTIN:
         return BUILTIN_FOLDER
     try:
         folder = Path(source).expanduser()
         if folder.is_dir():
             return find_snapshot(folder)
+        if is_gguf(folder):
+            return folder
         if folder.exists():
             raise describe_file(folder)
     except (OSError, RuntimeError) as error:  # a name too long, a user who does not exist, a folder that may not be read

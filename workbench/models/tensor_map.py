@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.checkpoint import Checkpoint
+from workbench.models.checkpoint import Checkpoint, TensorEntry
 from workbench.models.experts import StackLayout, find_stacks, iterate_expert_names
 
 
@@ -34,7 +35,12 @@ class Source:
     @property
     def first(self) -> str:
         """The first tensor of the checkpoint."""
-        return next(iter(self.tensors.values()))[0]
+        return self.parts[0]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All tensors of the checkpoint that it is made of."""
+        return tuple(name for names in self.tensors.values() for name in names)
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,10 @@ class TensorMap:
         return not (self.holds(tied) and self.holds(source)) or torch.equal(self.read(tied), self.read(source))
 
     def converts(self, name: str) -> bool:
-        """Whether a tensor is made from others of the checkpoint, rather than lying there as it is."""
-        if name in self.slices:
-            return self.slices[name].layout.transposed or self._sources[self.slices[name].stack].rule is not None
-        return self._sources[name].rule is not None
+        """Whether a tensor is made from others of the checkpoint, or decoded, rather than lying there as it is."""
+        source = self._sources[self.slices[name].stack if name in self.slices else name]
+        transposed = name in self.slices and self.slices[name].layout.transposed
+        return transposed or source.rule is not None or any(self._entry(part).coded_as for part in source.parts)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor as the module holds it; nothing is read for it."""
@@ -110,9 +116,23 @@ class TensorMap:
         return tuple(self._state[name].shape)
 
     def dtype(self, name: str) -> str:
-        """The type in which a tensor is stored."""
+        """The type in which a tensor is stored, or the format that another program quantized it to."""
         stack = self.slices[name].stack if name in self.slices else name
-        return self.checkpoint.entries[self._sources[stack].first].dtype
+        entry = self._entry(self._sources[stack].first)
+        return entry.coded_as or entry.dtype
+
+    def stored_bits(self, name: str) -> float:
+        """Bits that are stored for each number of a tensor; what is made of several has their mean."""
+        parts = [self._entry(part) for part in self._sources[self.slices[name].stack if name in self.slices else name].parts]
+        return 8 * sum(part.stored_bytes for part in parts) / sum(prod(part.shape) for part in parts)
+
+    def decoded_bytes(self, name: str) -> float:
+        """Bytes of a tensor as it is read, in the type of its values."""
+        parts = [self._entry(part) for part in self._sources[self.slices[name].stack if name in self.slices else name].parts]
+        return prod(self.shape(name)) * sum(part.decoded_bytes for part in parts) / sum(prod(part.shape) for part in parts)
+
+    def _entry(self, tensor: str) -> TensorEntry:
+        return self.checkpoint.entries[tensor]
 
     def file(self, name: str) -> Path:
         """The file that a tensor, or its first part, is read from."""
