@@ -4,16 +4,17 @@ Opening reads the headers of all shards and checks them against the index; `read
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.errors import ModelError
+from workbench.exchange.reading.integer_codes import Codes
 from workbench.json_value import is_file_name, read, shorten_value
 from workbench.nonfinite import count_nonfinite
 
@@ -57,9 +58,9 @@ class TensorEntry:
 
     @property
     def decoded_bytes(self) -> int:
-        """Bytes of its values in memory, in their own type."""
-        kind = getattr(torch, self.dtype, None)
-        return prod(self.shape) * (kind.itemsize if isinstance(kind, torch.dtype) else 1)
+        """Bytes of its values in memory, in their own type; every name of a type begins with its bits."""
+        width = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (max(int(width[0]) // 8, 1) if width else 1)
 
 
 class Checkpoint:
@@ -100,6 +101,10 @@ class Checkpoint:
                 return shard.get_slice(tensor)[index]
         except (SafetensorError, OSError) as error:
             raise _describe_damaged_file(file, error) from error
+
+    def codes(self, tensor: str) -> Codes | str:
+        """The codes of a tensor that another program quantized, or the reason why there are none that are stored here."""
+        return f"it is not quantized ({self.entries[tensor].dtype})"
 
     @property
     def stored_bytes(self) -> int:

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from workbench.errors import ModelError
 from workbench.exchange.reading import gguf_types
+from workbench.exchange.reading.gguf_codes import take_gguf_codes
 from workbench.exchange.reading.gguf_file import GgufFile, read_gguf
+from workbench.exchange.reading.integer_codes import Codes, arrange_rows
 from workbench.models import architecture
 from workbench.models.checkpoint import Checkpoint, TensorEntry, find_tokenizer_files
 from workbench.models.gguf_config import build_config
@@ -49,6 +51,14 @@ class GgufCheckpoint(Checkpoint):
         """One tensor, decoded, as the module has it."""
         stored = self._names[tensor]
         return self._restore(stored, self._file.read(stored)).contiguous()
+
+    def codes(self, tensor: str) -> Codes | str:
+        """See `Checkpoint`."""
+        stored = self._file.tensors[self._names[tensor]]
+        if stored.kind in gguf_types.PLAIN:
+            return super().codes(tensor)
+        codes = take_gguf_codes(self._file.read_bytes(stored.name), stored.kind, stored.shape)
+        return codes if isinstance(codes, str) else arrange_rows(codes, lambda part: self._restore(stored.name, part))
 
     def read_slice(self, tensor: str, index: int) -> Tensor:
         """One entry of a tensor's first dimension."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from workbench.exchange.reading.integer_codes import Codes
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
 
@@ -134,6 +135,13 @@ class ModelHandle(ShownInCell):
         file = self._tensors.file(layer.tensor if self.holds(layer.tensor) else self._twins[layer.tensor])
         check_finite(f"layer {name!r} of {file}", stored)
         return layer.orient(stored)
+
+    def codes(self, name: str) -> "Codes | str":
+        """A layer's weight `[out, in]` as the codes that another program chose, or the reason why there are none stored here."""
+        layer = self.layer(name)
+        if layer.transposed:
+            return "its groups run along the outputs"
+        return self._tensors.codes(layer.tensor) if self.holds(layer.tensor) else "it is tied to another tensor"
 
     def bias(self, name: str) -> Tensor | None:
         """One layer's bias `[out]` in its stored dtype, or None."""

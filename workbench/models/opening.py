@@ -13,6 +13,7 @@ from workbench.models import architecture
 from workbench.models.adapters import warn_of_adapter
 from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
 from workbench.models.checkpoint import Checkpoint
+from workbench.models.coded_checkpoint import CodedCheckpoint
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file, find_gguf, is_gguf
 from workbench.models.gguf_model import open_gguf
 from workbench.models.handle import ModelHandle
@@ -71,8 +72,9 @@ def open_model(source: str | Path | nn.Module, *, tokenizer: "PreTrainedTokenize
     if (file := find_gguf(folder)) is not None:
         return open_gguf(file, str(source))
     check_folder(folder)
-    config = architecture.read_config(folder)
-    checkpoint = Checkpoint(folder)
+    coding = architecture.read_quantization(folder)
+    config = architecture.read_config(folder, coded=coding is not None)
+    checkpoint = Checkpoint(folder) if coding is None else CodedCheckpoint(Checkpoint(folder), coding)
     check_block_count(config, checkpoint)
     built = architecture.build_module(config)
     check_plain_weights(built, checkpoint)

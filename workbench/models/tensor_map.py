@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.exchange.reading.integer_codes import Codes
 from workbench.models.checkpoint import Checkpoint, TensorEntry
 from workbench.models.experts import StackLayout, find_stacks, iterate_expert_names
 
@@ -130,6 +131,12 @@ class TensorMap:
         """Bytes of a tensor as it is read, in the type of its values."""
         parts = [self._entry(part) for part in self._sources[self.slices[name].stack if name in self.slices else name].parts]
         return prod(self.shape(name)) * sum(part.decoded_bytes for part in parts) / sum(prod(part.shape) for part in parts)
+
+    def codes(self, name: str) -> Codes | str:
+        """The codes of a tensor that another program quantized, or the reason why there are none that are stored here."""
+        if name in self.slices or self._sources[name].rule is not None:
+            return "it is made of several tensors of the file"
+        return self.checkpoint.codes(self._sources[name].first)
 
     def _entry(self, tensor: str) -> TensorEntry:
         return self.checkpoint.entries[tensor]
