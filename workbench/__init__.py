@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.artifact.transformers_model import to_transformers
     from workbench.bench import measure_kernels
     from workbench.calibration import calibrate
+    from workbench.exchange.takeover import take_over
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
@@ -126,6 +127,7 @@ __all__ = [
     "recipes",
     "save",
     "sensitivity",
+    "take_over",
     "text",
     "to_transformers",
     "what_if",
@@ -180,6 +182,7 @@ _HOMES = {
     "quantize_model": "workbench.quantizers",
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
+    "take_over": "workbench.exchange.takeover",
     "text": "workbench.models.text",
     "to_transformers": "workbench.artifact.transformers_model",
     "what_if": "workbench.analysis.predictions.what_if",

@@ -138,10 +138,13 @@ class ModelHandle(ShownInCell):
 
     def codes(self, name: str) -> "Codes | str":
         """A layer's weight `[out, in]` as the codes that another program chose, or the reason why there are none stored here."""
+        from workbench.exchange.reading.integer_codes import arrange_rows
+
         layer = self.layer(name)
-        if layer.transposed:
-            return "its groups run along the outputs"
-        return self._tensors.codes(layer.tensor) if self.holds(layer.tensor) else "it is tied to another tensor"
+        if not self.holds(layer.tensor):
+            return "it is tied to another tensor"
+        codes = self._tensors.codes(layer.tensor)
+        return codes if isinstance(codes, str) else arrange_rows(codes, layer.orient)
 
     def bias(self, name: str) -> Tensor | None:
         """One layer's bias `[out]` in its stored dtype, or None."""

@@ -1,0 +1,5 @@
+"""Models that other programs quantized, with their own codes in the formats of this workbench."""
+
+from workbench.exchange.takeover.model import take_over
+
+__all__ = ["take_over"]
