@@ -27,6 +27,9 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, a GGUF file, or a hub id.")]
+AdapterFolder = Annotated[
+    Path | None, typer.Option("--adapter", metavar="DIR", help="LoRA adapter to merge first; as MODEL, 'MODEL + DIR' does too.")
+]
 Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder written by `workbench quantize`.")]
 RecipeText = Annotated[
     str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, Seed, TextFile, complete_recipe, read_text
+from workbench.cli.arguments import AdapterFolder, Json, Model, Seed, TextFile, complete_recipe, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.streams import note
@@ -44,6 +44,7 @@ def quantize(
             "--layers", metavar="PATTERN,...", help="Layers to quantize, for example '*.mlp.*' or '*,lm_head,*.embed_tokens'."
         ),
     ] = "*",
+    adapter: AdapterFolder = None,
     text: TextFile = "calibration",
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of calibration tokens.")] = 16_384,
     seed: Seed = 0,
@@ -83,7 +84,7 @@ def quantize(
     chosen, document = _read_recipe_or_plan(recipe, plan), read_text(text)
     out = out.expanduser()
     check_folder(out, is_artifact)  # now rather than after the work
-    original = open_model(model)
+    original = open_model(model, adapter=adapter)
     handle = fuse(original, seed=seed) if fused else original
     begin = time.perf_counter()
     reads = any(needs_text(layer_recipe) for layer_recipe in _list_recipes(chosen))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, complete_recipe
+from workbench.cli.arguments import AdapterFolder, Json, Model, complete_recipe
 from workbench.cli.output import emit_page
 from workbench.cli.tables import Column, format_groups, format_rows, group_by_block
 
@@ -32,14 +32,14 @@ PRESET_HINT = (
 )
 
 
-def layers(model: Model, as_json: Json = False) -> None:
+def layers(model: Model, adapter: AdapterFolder = None, as_json: Json = False) -> None:
     """List the linear layers of a model.
 
     Shows each block with its matrices: rows (outputs), cols (inputs), stored type, stored bits per weight, number of weights.
     """
     from workbench.models import open_model
 
-    handle = open_model(model)
+    handle = open_model(model, adapter=adapter)
     rows = handle.layers().to_dict("records")
     lines = [_format_layers(rows), "", _describe_names(handle)]
     if routers := handle.router_names:

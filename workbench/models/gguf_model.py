@@ -76,6 +76,11 @@ class GgufModel(ModelHandle):
 
     tokenizer_problem = ""
 
+    @property
+    def location(self) -> str:
+        """The file."""
+        return str(self._tensors.checkpoint.files[0].absolute()) + self._suffix
+
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The tokenizer that the file describes; ModelError where transformers cannot make one of it."""

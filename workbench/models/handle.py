@@ -20,6 +20,7 @@ from workbench.models.context import find_context_length
 from workbench.models.forward import read_tokens, translate_run_errors
 from workbench.models.language_model import LanguageModel, encode
 from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, select_layers, tabulate_layers
+from workbench.models.lora import ADAPTED
 from workbench.models.streaming import needs_streaming
 from workbench.models.tensor_map import TensorMap
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from workbench.exchange.reading.integer_codes import Codes
+    from workbench.models.lora import Adapter
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
 
@@ -57,6 +59,7 @@ class ModelHandle(ShownInCell):
         self._tensors, self._layers, self._optional = tensors, layers, optional
         self.replays: bool | None = None  # whether its blocks can be run on from kept states; `Boundaries` tries it once
         self.lock = RLock()
+        self._suffix = ""  # the adapter that is merged into it, in its name
 
     def __repr__(self) -> str:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
@@ -71,6 +74,16 @@ class ModelHandle(ShownInCell):
         rows = [(*kind, count) for kind, count in kinds.items()]
         columns = ("matrix", "shape", "stored as", "bits per weight", "layers")
         return CellSummary.of_rows(f"What is in {self.source}?", answer, columns, rows)
+
+    @property
+    def location(self) -> str:
+        """What another process opens this model by."""
+        return str(self.folder) + self._suffix
+
+    def merge(self, adapter: "Adapter") -> None:
+        """Read every weight with its part of a LoRA adapter added, from now on; before anything was read."""
+        self._tensors.adapter, self._suffix = adapter, f"{ADAPTED}{adapter.folder.absolute()}"
+        self.source += self._suffix
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
@@ -114,7 +127,7 @@ class ModelHandle(ShownInCell):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of the weights, of config.json or of the tokenizer's files."""
-        return self._tensors.checkpoint.fingerprint
+        return self._tensors.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
         """One row a layer: name, block, matrix, rows, cols, dtype (as stored), stored_bits (a weight), parameters;

@@ -5,6 +5,7 @@ when a model is loaded (`transformers.conversion_mapping`). This applies the sam
 of a stack where the checkpoint stores experts one by one.
 """
 
+import hashlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from workbench.errors import ModelError
 from workbench.exchange.reading.integer_codes import Codes
 from workbench.models.checkpoint import Checkpoint, TensorEntry
 from workbench.models.experts import StackLayout, find_stacks, iterate_expert_names
+from workbench.models.lora import Adapter
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TensorMap:
 
     def __init__(self, module: nn.Module, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.module = checkpoint, module
+        self.adapter: Adapter | None = None
         self.stacks = find_stacks(module)
         self._state: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
         self.tied: dict[str, str] = dict(getattr(module, "all_tied_weights_keys", None) or {})
@@ -73,6 +76,11 @@ class TensorMap:
             for stack, layout in self.stacks.items()
             for name, number in iterate_expert_names(stack, layout)
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any byte of the files, those of an adapter too."""
+        return self.checkpoint.fingerprint if self.adapter is None else combine_fingerprints(self.checkpoint, self.adapter)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -107,7 +115,8 @@ class TensorMap:
         """Whether a tensor is made from others of the checkpoint, or decoded, rather than lying there as it is."""
         source = self._sources[self.slices[name].stack if name in self.slices else name]
         transposed = name in self.slices and self.slices[name].layout.transposed
-        return transposed or source.rule is not None or any(self._entry(part).coded_as for part in source.parts)
+        adapted = self.adapter is not None and name.removesuffix(".weight") in self.adapter.layers
+        return adapted or transposed or source.rule is not None or any(self._entry(part).coded_as for part in source.parts)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor as the module holds it; nothing is read for it."""
@@ -134,6 +143,8 @@ class TensorMap:
 
     def codes(self, name: str) -> Codes | str:
         """The codes of a tensor that another program quantized, or the reason why there are none that are stored here."""
+        if self.adapter is not None and name.removesuffix(".weight") in self.adapter.layers:
+            return "an adapter is merged into it"
         if name in self.slices or self._sources[name].rule is not None:
             return "it is made of several tensors of the file"
         return self.checkpoint.codes(self._sources[name].first)
@@ -147,7 +158,22 @@ class TensorMap:
         return self.checkpoint.entries[self._sources[stack].first].file
 
     def read(self, name: str) -> Tensor:
-        """One tensor as the module holds it, in its stored dtype; nothing else is read, of experts stored one by one too."""
+        """One tensor as the module holds it, in its stored dtype; nothing else is read, of experts stored one by one too.
+
+        Where the layer has a part of `adapter`, that is added to it.
+        """
+        stored = self._read_stored(name)
+        layer = name.removesuffix(".weight")
+        if self.adapter is None or layer == name or layer not in self.adapter.layers:
+            return stored
+        delta = self.adapter.compute_delta(layer)
+        return (stored.float() + (delta.T if self.is_transposed(layer) else delta)).to(stored.dtype)
+
+    def is_transposed(self, layer: str) -> bool:
+        """Whether the module multiplies with the layer's parameter as `[cols, rows]` (GPT-2's Conv1D)."""
+        return type(self.module.get_submodule(layer)).__name__ == "Conv1D"
+
+    def _read_stored(self, name: str) -> Tensor:
         if name in self.slices:
             return self._read_expert(self.slices[name])
         source = self._source(name)
@@ -242,3 +268,8 @@ class TensorMap:
             shapes = f"{list(stored.shape)}, but config.json says {list(self._state[name].shape)}"
             file = self.checkpoint.entries[source.first].file
             raise ModelError(f"{file} stores {source.first!r} as {shapes}; the two files do not belong together.")
+
+
+def combine_fingerprints(checkpoint: Checkpoint, adapter: Adapter) -> str:
+    """16 hex digits that stand for a base model and its adapter."""
+    return hashlib.sha256(f"{checkpoint.fingerprint} {adapter.fingerprint}".encode()).hexdigest()[:16]
