@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from workbench.artifact.transformers_model import to_transformers
     from workbench.bench import measure_kernels
     from workbench.calibration import calibrate
-    from workbench.exchange.takeover import take_over
+    from workbench.exchange.takeover import read_imatrix, take_over
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
@@ -123,6 +123,7 @@ __all__ = [
     "part",
     "quantize",
     "quantize_model",
+    "read_imatrix",
     "recipe",
     "recipes",
     "save",
@@ -180,6 +181,7 @@ _HOMES = {
     "pack_model": "workbench.artifact.quantized_copy",
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
+    "read_imatrix": "workbench.exchange.takeover",
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
     "take_over": "workbench.exchange.takeover",

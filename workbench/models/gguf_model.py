@@ -20,6 +20,7 @@ from workbench.exchange.reading.integer_codes import Codes, arrange_rows
 from workbench.models import architecture
 from workbench.models.checkpoint import Checkpoint, TensorEntry, find_tokenizer_files
 from workbench.models.gguf_config import build_config
+from workbench.models.gguf_names import build_name_table
 from workbench.models.handle import ModelHandle
 from workbench.models.in_memory import ModuleTensors
 from workbench.models.layers import find_layers, find_optional
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SPLIT = "split.count"  # in the metadata of a model in several files
 ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")  # read with the configuration
-GGUF_NAMES = {"gemma3_text": "gemma3"}  # where transformers' model_type is another than llama.cpp's architecture
 
 
 class GgufCheckpoint(Checkpoint):
@@ -129,10 +129,7 @@ def _open_in(folder: Path, file: GgufFile, source: str) -> GgufModel:
 
 def _match_names(module: nn.Module, config: "PretrainedConfig", file: GgufFile) -> dict[str, str]:
     """The name of the file's tensor by the module's; ModelError where the file holds one that the module has no use for."""
-    gguf = gguf_types.import_gguf()
-    kind: Any = config.model_type
-    architectures = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
-    table = gguf.get_tensor_name_map(architectures[GGUF_NAMES.get(kind, kind)], config.num_hidden_layers)
+    table = build_name_table(config)
     names = {}
     for name in module.state_dict():
         path, _, leaf = name.rpartition(".")
