@@ -117,7 +117,7 @@ class Adapter:
         return digest.hexdigest()[:16]
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> Mapping[str, Any]:
     """The fields of adapter_config.json; ModelError where they describe another thing than a plain LoRA."""
     if not has_files(folder, ADAPTER_CONFIG, WEIGHTS):
         raise ModelError(f"{folder} is no adapter that can be read: it needs {ADAPTER_CONFIG} and {WEIGHTS} (never a pickle).")
@@ -135,7 +135,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _check_numbers(path: Path, settings: dict[str, Any]) -> None:
+def _check_numbers(path: Path, settings: Mapping[str, Any]) -> None:
     """ModelError unless ranks and scales are numbers that can be divided by, and patterns are patterns."""
     for name, kind in (("r", int), ("lora_alpha", int | float)):
         pattern = settings.get("rank_pattern" if name == "r" else "alpha_pattern") or {}

@@ -14,7 +14,7 @@ from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.shrinkage import make_zero_moment, warn_of_few
-from workbench.recipe import Recipe
+from workbench.recipe import Part, Recipe
 
 if TYPE_CHECKING:
     from workbench.calibration import LayerStats
@@ -85,7 +85,7 @@ def is_measured(layer: Layer, stats: Stats | None = None) -> bool:
 
 def _check_diagonal(layer: str, recipe: Recipe) -> None:
     """RecipeError where a recipe needs correlations between inputs, of which only mean squares are known."""
-    parts = [part for part in (recipe.split, recipe.assignment, recipe.correction) if part.needs_moment]
+    parts: list[Part] = [part for part in (recipe.split, recipe.assignment, recipe.correction) if part.needs_moment]
     parts += [recipe.transform] if recipe.transform.learns else []
     parts += [recipe.refinement] if recipe.refines else []
     if parts:
