@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError, ShapeError
+from workbench.exchange.reading.integer_codes import Codes, arrange_rows
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from workbench.exchange.reading.integer_codes import Codes
     from workbench.models.lora import Adapter
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
@@ -149,10 +149,8 @@ class ModelHandle(ShownInCell):
         check_finite(f"layer {name!r} of {file}", stored)
         return layer.orient(stored)
 
-    def codes(self, name: str) -> "Codes | str":
+    def codes(self, name: str) -> Codes | str:
         """A layer's weight `[out, in]` as the codes that another program chose, or the reason why there are none stored here."""
-        from workbench.exchange.reading.integer_codes import arrange_rows
-
         layer = self.layer(name)
         if not self.holds(layer.tensor):
             return "it is tied to another tensor"
