@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from workbench.artifact.transformers_model import to_transformers
     from workbench.bench import measure_kernels
     from workbench.calibration import calibrate
+    from workbench.exchange.takeover import read_imatrix, take_over
     from workbench.exchange.writing import export
     from workbench.models import fuse, open_model
     from workbench.models.text import text
@@ -128,10 +129,12 @@ __all__ = [
     "part",
     "quantize",
     "quantize_model",
+    "read_imatrix",
     "recipe",
     "recipes",
     "save",
     "sensitivity",
+    "take_over",
     "text",
     "to_transformers",
     "what_if",
@@ -187,8 +190,10 @@ _HOMES = {
     "pack_model": "workbench.artifact.quantized_copy",
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
+    "read_imatrix": "workbench.exchange.takeover",
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
+    "take_over": "workbench.exchange.takeover",
     "text": "workbench.models.text",
     "to_transformers": "workbench.artifact.transformers_model",
     "what_if": "workbench.analysis.predictions.what_if",

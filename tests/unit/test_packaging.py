@@ -73,7 +73,7 @@ def test_requirements_are_what_is_imported() -> None:
 
 
 def test_extras_are_there() -> None:
-    assert {"test", "distributed", "eval", "gpu"} <= set(PROJECT["optional-dependencies"])
+    assert {"test", "distributed", "eval", "exchange", "gpu"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_changelog_starts_with_this_version() -> None:

@@ -31,6 +31,7 @@ from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
 from workbench.cli.streams import adapt_streams, note
 from workbench.cli.sweep import sweep
+from workbench.cli.takeover import import_model
 from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.import_name import check_import_name
 from workbench.outputs import explain_os_error
@@ -88,6 +89,7 @@ app.add_typer(serve, name="serve", rich_help_panel=LOOK)
 _add_command(layers, LOOK)
 _add_command(recipes, LOOK)
 _add_command(quantize, QUANTIZE, long=True)
+_add_command(import_model, QUANTIZE, "import")
 _add_command(allocate, QUANTIZE, long=True)
 _add_command(squeeze, QUANTIZE, long=True)
 _add_command(sweep, QUANTIZE, long=True)

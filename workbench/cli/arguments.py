@@ -28,7 +28,10 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
     return [(name, presets.find(name).summary) for name in presets.list_presets() if name.startswith(incomplete)]
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, or a hub id.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="builtin, a folder with safetensors, a GGUF file, or a hub id.")]
+AdapterFolder = Annotated[
+    Path | None, typer.Option("--adapter", metavar="DIR", help="LoRA adapter to merge first; as MODEL, 'MODEL + DIR' does too.")
+]
 Source = Annotated[str, typer.Argument(metavar="MODEL|DIR", help="A model, or a folder written by `workbench quantize`.")]
 RecipeText = Annotated[
     str,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, complete_recipe
+from workbench.cli.arguments import AdapterFolder, Json, Model, complete_recipe
 from workbench.cli.output import emit_page
 from workbench.cli.tables import Column, format_groups, format_rows, group_by_block
 
@@ -20,6 +20,7 @@ LAYER_COLUMNS = (
     Column("rows", right=True),
     Column("cols", right=True),
     Column("dtype"),
+    Column("bits", right=True),
     Column("weights", right=True),
 )
 PRESET_COLUMNS = (Column("name"), Column("bits", right=True), Column("calibration"), Column("what it does", folds=True))
@@ -30,15 +31,15 @@ PRESET_HINT = (
 )
 
 
-def layers(model: Model, as_json: Json = False) -> None:
+def layers(model: Model, adapter: AdapterFolder = None, as_json: Json = False) -> None:
     """List the linear layers of a model.
 
-    Shows each block with its matrices: rows (outputs), cols (inputs), stored type and number of weights.
+    Shows each block with its matrices: rows (outputs), cols (inputs), stored type, stored bits per weight, number of weights.
     """
     from workbench.models.listing import list_layers
     from workbench.store import Store
 
-    facts = list_layers(model, Store())
+    facts = list_layers(model, Store(), adapter)
     routers, others = facts["routers"], facts["optional"][len(facts["routers"]) :]
     lines = [_format_layers(facts["layers"]), "", _describe_names(facts)]
     if routers:
@@ -60,7 +61,7 @@ def _format_layers(rows: list[dict[str, Any]]) -> str:
 
 def _format_sizes(row: dict[str, Any]) -> list[str]:
     """Shape, type and number of weights of a layer."""
-    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['parameters']:,}"]
+    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['stored_bits']:.2f}", f"{row['parameters']:,}"]
 
 
 def _describe_names(facts: dict[str, Any]) -> str:

@@ -15,30 +15,31 @@ from workbench.store import Store, compute_key
 if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
 
-LISTING_VERSION = 1  # of the facts
+LISTING_VERSION = 2  # of the facts
 LIBRARIES = ("transformers", "torch", "safetensors")  # they decide which layers a folder has
 LENGTH_BYTES = 8  # at the start of a safetensors file: how long its header is
 MAX_HEADER_BYTES = 100 << 20  # as safetensors allows
 
 
-def list_layers(source: str, store: Store) -> dict[str, Any]:
+def list_layers(source: str, store: Store, adapter: Path | None = None) -> dict[str, Any]:
     """What `workbench layers` says about the model `source`, from the store where its folder is as it was.
 
     A model that cannot be opened, or only with a warning, is opened each time: what there is to say is said again.
 
     Returns:
-        JSON values: `layers` (one row a layer: name, block, matrix, rows, cols, dtype, parameters), `blocks` (their number),
+        JSON values: `layers` (one row a layer: name, block, matrix, rows, cols, dtype, stored_bits, parameters), `blocks` (their
+        number),
         `optional` (names), `routers` (names), `sizes` ([rows, cols] of each optional layer), `tied_head` and `embedding` (names
         or None), and `embedding_bytes`.
     """
-    key = _compute_folder_key(source)
+    key = None if adapter is not None else _compute_folder_key(source)
     entry = None if key is None else store.get(key)
     if entry is not None:
         return dict(entry.facts)
     from workbench.models import open_model
 
     with _note_warnings() as noted:
-        facts = _collect_facts(open_model(source))
+        facts = _collect_facts(open_model(source, adapter=adapter))
     if key is not None and not any(issubclass(warning.category, WorkbenchWarning) for warning in noted):
         store.put(key, {}, facts, kind="layers", what=source)
     return facts

@@ -43,7 +43,7 @@ def test_layers(command: Callable[..., Said]) -> None:
     assert len(rows) == 42
     assert {"name", "rows", "cols", "dtype", "parameters"} <= set(rows[0])
     lines = command("layers", "builtin").out.splitlines()
-    assert lines[lines.index("model.layers.5") + 7].split() == ["mlp.down_proj", "256", "768", "float16", "196,608"]
+    assert lines[lines.index("model.layers.5") + 7].split() == ["mlp.down_proj", "256", "768", "float16", "16.00", "196,608"]
     assert "42 layers in 6 blocks, 4,718,592 weights. A layer's name is that of its block and its matrix" in "".join(lines)
 
 

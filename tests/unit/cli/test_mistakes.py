@@ -81,7 +81,7 @@ def test_an_output_is_checked_before_any_work(
 def test_what_the_system_says_is_a_sentence(
     command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def full(source: str) -> None:
+    def full(source: str, adapter: None) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
     monkeypatch.setattr(workbench.models, "open_model", full)
@@ -117,7 +117,7 @@ def test_wrong_usage_is_two(command: Callable[..., Said], arguments: list[str]) 
 def test_a_bug_is_not_dressed_up_as_a_mistake(
     command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def broken(source: str) -> None:
+    def broken(source: str, adapter: None) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(workbench.models, "open_model", broken)

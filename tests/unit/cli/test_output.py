@@ -71,7 +71,7 @@ def test_nothing_is_folded_or_bold_in_a_pipe(monkeypatch: pytest.MonkeyPatch, ca
 def test_only_warnings_of_this_package_are_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def warn(source: str) -> None:
+    def warn(source: str, adapter: object) -> None:
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.warn("of a library", category, stacklevel=1)
         warnings.warn("of this\n   package", WorkbenchWarning, stacklevel=1)

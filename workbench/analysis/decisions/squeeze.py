@@ -227,7 +227,7 @@ class Squeeze:
     def described(self) -> dict[str, Any]:
         """What makes this one, as JSON values, and the number of threads that speed is measured with."""
         return {
-            "model": str(self.model.folder),
+            "model": self.model.location,
             "store": str(self.store.folder),
             "limit_bytes": self.store.limit_bytes,
             "stops": [asdict(stop) for stop in self.stops],

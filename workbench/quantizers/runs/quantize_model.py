@@ -141,7 +141,11 @@ def _quantize_one_by_one(
         if scopes.waits(name):
             yield position.progress("share")
             scopes.prepare(name, model, stats, states)
-        weight, shared, facts = model.weight(name), scopes.shared(name), (find_token_count(name, stats), is_measured(layer))
+        weight, shared, facts = (
+            model.weight(name),
+            scopes.shared(name),
+            (find_token_count(name, stats), is_measured(layer, stats)),
+        )
         steps = quantize_layer(weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
         result = scopes.mark((yield from position.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
