@@ -38,13 +38,11 @@ class ModelHandle(ShownInCell):
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
-    that are quantized only where somebody names them. `lock` is held while layers are swapped and during
-    each forward pass. `in_memory` says that there are no weight files that another process could open,
-    `is_rewritten` that its weights are not those of its source (see `fused`).
+    that are quantized only where somebody names them. `lock` is held while layers are swapped and during each forward pass.
+    `in_memory` says that there are no weight files to open elsewhere, `is_rewritten` that it was fused (see `fused`).
     """
 
-    in_memory = False
-    is_rewritten = False
+    in_memory = is_rewritten = False
 
     def __init__(
         self,
@@ -130,8 +128,7 @@ class ModelHandle(ShownInCell):
         return self._tensors.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), stored_bits (a weight), parameters;
-        `optional` ones too."""
+        """One row a layer: name, block, matrix, rows, cols, dtype, stored_bits (a weight), parameters; `optional` ones too."""
         return tabulate_layers([*self._layers.values(), *(self._optional.values() if optional else ())])
 
     def layer_rows(self) -> list[dict[str, Any]]:
@@ -395,8 +392,8 @@ class ModelHandle(ShownInCell):
         layer = self._layers.get(name) or self._optional.get(name)
         parameter_name = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
         if isinstance(new, Tensor):
-            new = new.detach().to(torch.float32)
-            new = nn.Parameter(new if layer is None else layer.orient(new), requires_grad=False)
+            plain = new.detach().to(torch.float32)
+            new = nn.Parameter(plain if layer is None else layer.orient(plain), requires_grad=False)
         path, _, child = parameter_name.rpartition(".")
         owner = module.get_submodule(path)
         undo.callback(setattr, owner, child, getattr(owner, child))
