@@ -15,7 +15,7 @@ from workbench.models.blocks import BlockRow
 from workbench.models.text import text
 from workbench.presets.preset import make_part
 from workbench.quantized import QuantizedModel
-from workbench.quantizers import quantize_model, quantize_model_steps
+from workbench.quantizers import LayerProgress, quantize_model, quantize_model_steps
 from workbench.quantizers.runs import model_refinement
 from workbench.recipe import LayerPlan, Recipe
 from workbench.store import Store
@@ -29,7 +29,7 @@ def llama(tiny_models: dict[str, Path]) -> ModelHandle:
     return open_model(tiny_models["llama"])
 
 
-def recipe(name: str = "btc", what: str = "codes", written: int = 60, model_steps: int = 40, **settings: float) -> Recipe:
+def recipe(name: str = "btc", what: str = "codes", written: int = 400, model_steps: int = 40, **settings: float) -> Recipe:
     part = make_part("refinement", "model", what=what, steps=0, model_steps=model_steps, model_tokens=64, written=written)
     return presets.recipe(name, **settings).replace(refinement=part)
 
@@ -108,14 +108,17 @@ def test_a_run_that_was_stopped_goes_on_from_its_training_to_the_same_result(
     store, plan = Store(tmp_path), recipe(bits=0.8)
     steps = quantize_model_steps(llama, plan, text=TEXT, tokens=200, store=store)
     for step in steps:
-        if step.event == "refine" and step.snapshot is not None and step.snapshot.step >= 25 and step.snapshot.phase == "refine":
+        if step.snapshot is not None and step.snapshot.event == "refine" and step.snapshot.done >= 25:
             steps.close()
             break
     seen: list[int] = []
     resumed = quantize_model_steps(llama, plan, text=TEXT, tokens=200, store=store)
-    result = run_steps(
-        resumed, lambda p: seen.append(p.snapshot.step) if p.snapshot is not None and p.snapshot.phase == "refine" else None
-    )
+
+    def note_training(step: LayerProgress) -> None:
+        if step.snapshot is not None and step.snapshot.event == "refine":
+            seen.append(step.snapshot.done)
+
+    result = run_steps(resumed, note_training)
     assert seen[0] == 21
     assert_same_layers(result, run(llama, plan))
 
@@ -136,5 +139,5 @@ def test_predictions_that_are_too_many_to_keep_are_computed_anew(llama: ModelHan
 
 def test_a_preset_trains_the_whole_model_by_one_word() -> None:
     part = presets.parse("btc:bits=0.8,refinement=model").refinement
-    assert (part.name, part.to_dict()["settings"]["what"]) == ("model", "codes")
-    assert presets.parse("qtip:bits=2,refinement=model").refinement.to_dict()["settings"]["every"] == 4
+    assert part == make_part("refinement", "model")
+    assert presets.parse("qtip:bits=2,refinement=model").refinement == make_part("refinement", "model", every=4)
