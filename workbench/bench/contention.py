@@ -121,7 +121,7 @@ def _run_job(module: str, options: subprocess_job.Given) -> Iterator[psutil.Proc
 def _measure_alone(job: psutil.Process, task: Callable[[], object]) -> float:
     """Seconds of a task while the job is suspended."""
     job.suspend()
-    _wait_until_suspended(job)
+    _require_suspension(job)
     time.sleep(SETTLE_SECONDS)
     seconds = _measure_time(task)
     job.resume()
@@ -129,8 +129,8 @@ def _measure_alone(job: psutil.Process, task: Callable[[], object]) -> float:
     return seconds
 
 
-def _wait_until_suspended(job: psutil.Process) -> None:
-    """On a busy machine a job of the idle class stops only when it would run next. WorkbenchError where that takes too long."""
+def _require_suspension(job: psutil.Process) -> None:
+    """Wait for it: a job of the idle class stops only when it would run next. WorkbenchError where that takes too long."""
     end = time.monotonic() + SUSPEND_SECONDS
     while job.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
         if time.monotonic() > end:
