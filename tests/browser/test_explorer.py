@@ -125,7 +125,7 @@ def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> 
     tab(page, "Error")
     expect(page.get_by_text("Which layers have the largest error?")).to_be_visible()
     expect(page.get_by_text("1 result for this layer")).to_be_visible()
-    expect(page.get_by_text("block 0 · q_proj has weight error")).to_be_visible()
+    expect(page.get_by_text("block 0 · q_proj has output error")).to_be_visible()
 
     tab(page, "Ledger")
     ledger = figure(page, "bits per weight", "e.layout.barmode === 'stack'")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-HEIGHT = 440  # pixels of a figure that is the only one of its view
+FIGURE_HEIGHT = 440  # pixels of a figure that is the only one of its view
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b06b"], [1.0, "#c25e00"]]
 SEQUENTIAL = "Cividis"
@@ -100,7 +100,7 @@ def build_noise_line(places: "Sequence[float]", floor: float, theme: Theme) -> d
     }
 
 
-def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = HEIGHT, **more: Any) -> dict[str, Any]:
+def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = FIGURE_HEIGHT, **more: Any) -> dict[str, Any]:
     """A plotly layout in this theme: quiet axes with the titles `x` and `y`, no plotly title."""
     axis: dict[str, Any] = {
         "gridcolor": theme.border,

@@ -87,14 +87,14 @@ def read_block(model: Readable | LanguageModel, text: str, block: int, *, tokens
     layers, attention = getattr(cache, "layers", ()), recorders[block].weights
     if attention is None or len(layers) <= block or getattr(layers[block], "keys", None) is None:
         raise ModelError(f"block {block} of {lm.name!r} has no attention with keys and values; choose another block or model.")
-    keys, values = (_flatten_heads(side) for side in (layers[block].keys, layers[block].values))
+    keys, values = (_join_heads(side) for side in (layers[block].keys, layers[block].values))
     pieces = tuple(
         lm.tokenizer.convert_tokens_to_string([piece]) for piece in lm.tokenizer.convert_ids_to_tokens(ids[0].tolist())
     )
     return BlockReading(block, pieces, attention[0].float().cpu(), keys, values)
 
 
-def _flatten_heads(side: Tensor) -> Tensor:
+def _join_heads(side: Tensor) -> Tensor:
     """Keys or values `[1, heads, T, size]` as `[T, heads · size]`."""
     return side[0].transpose(0, 1).flatten(1).float().cpu()
 
@@ -156,7 +156,7 @@ def tabulate_attention(
     ranked = original if quantized is None or not difference else (quantized - original).abs()
     order = ranked.flatten().argsort(descending=True, stable=True)[:STRONGEST]
     rows = []
-    for query, key in ((int(place) // ranked.shape[1], int(place) % ranked.shape[1]) for place in order):
+    for query, key in ((int(entry) // ranked.shape[1], int(entry) % ranked.shape[1]) for entry in order):
         row: dict[str, object] = {
             "query": query,
             "query_token": before.tokens[query],
@@ -176,14 +176,14 @@ def tabulate_channel_errors(before: Tensor, after: Tensor, packed_tokens: int) -
     channel_size (root mean square), channel_error (share of its energy) and channel_share (of all error)."""
     import pandas as pd
 
-    kept, error = before[:packed_tokens], (after - before)[:packed_tokens]
-    energy, lost = kept.square().sum(0), error.square().sum(0)
+    packed, error = before[:packed_tokens], (after - before)[:packed_tokens]
+    energy, loss = packed.square().sum(0), error.square().sum(0)
     table = pd.DataFrame(
         {
             "cache_channel": range(before.shape[1]),
             "channel_size": (energy / max(packed_tokens, 1)).sqrt().tolist(),
-            "channel_error": (lost / energy.clamp(min=1e-30)).tolist(),
-            "channel_share": (lost / lost.sum().clamp(min=1e-30)).tolist(),
+            "channel_error": (loss / energy.clamp(min=1e-30)).tolist(),
+            "channel_share": (loss / loss.sum().clamp(min=1e-30)).tolist(),
         }
     )
     return table.sort_values("channel_share", ascending=False, kind="stable").head(STRONGEST).reset_index(drop=True)

@@ -63,7 +63,9 @@ def draw_preset_trials(
     errors = table[column].astype(float)
     positive = bool((errors > 0).all())
     labelled = dict.fromkeys(_find_best(table, column).values())
-    sides = _place_labels(_compute_pixels(table["bits_per_weight"], errors, positive, width, height), table["title"], labelled)
+    sides = _find_label_sides(
+        _compute_pixels(table["bits_per_weight"], errors, positive, width, height), table["title"], labelled
+    )
     traces = [_draw_method(rows, sides, column, current, theme) for _, rows in table.groupby(["family", "title"], sort=False)]
     layout = themes.build_layout(
         theme,
@@ -92,27 +94,27 @@ def _compute_pixels(bits: pd.Series, errors: pd.Series, positive: bool, width: i
     return places
 
 
-def _place_labels(places: pd.DataFrame, titles: pd.Series, rows: Iterable[int]) -> dict[int, str]:
+def _find_label_sides(places: pd.DataFrame, titles: pd.Series, rows: Iterable[int]) -> dict[int, str]:
     """The side of its dot for the label of each of these `rows` that has a free one: clear of all dots and labels before it."""
     dots = [(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in zip(places["x"], places["y"], strict=True)]
-    sides, taken = dict[int, str](), dots
+    sides, occupied = dict[int, str](), dots
     for row in rows:
         x, y = places.loc[row]
         length = LETTER * len(titles[row])
         for side in SIDES:
             left, top = x + DOT if "right" in side else x - DOT - length, y if "bottom" in side else y - LINE
             box = left, top + (1 if "bottom" in side else -1), left + length, top + LINE
-            others = [other for other in taken if other is not dots[titles.index.get_loc(row)]]
+            others = [other for other in occupied if other is not dots[titles.index.get_loc(row)]]
             inside = (
                 left >= 0 and box[2] <= places.attrs["area"][0] + MARGINS["r"] and top >= 0 and box[3] <= places.attrs["area"][1]
             )
-            if inside and not any(_overlap(box, other) for other in others):
-                sides[row], taken = side, [*taken, box]
+            if inside and not any(_is_overlapping(box, other) for other in others):
+                sides[row], occupied = side, [*occupied, box]
                 break
     return sides
 
 
-def _overlap(box: Box, other: Box) -> bool:
+def _is_overlapping(box: Box, other: Box) -> bool:
     """Whether two boxes (left, top, right, bottom) have a common part."""
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 

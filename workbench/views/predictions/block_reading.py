@@ -28,10 +28,10 @@ def describe_attention(reading: BlockReading, head: int) -> str:
     name = f"Head {head} of {reading.heads} in block {reading.block}"
     if count == 1:
         return f"{name}: the text has one token, which attends to itself."
-    first, own = float(attention[1:, 0].mean()), float(attention.diagonal()[1:].mean())
+    first, itself = float(attention[1:, 0].mean()), float(attention.diagonal()[1:].mean())
     return (
         f"{name}: over {themes.format_count(count - 1, 'token')} after the first, {themes.format_percent(first)} of the "
-        f"attention goes to the first token, {quote_token(reading.tokens[0])}, and {themes.format_percent(own)} to the token "
+        f"attention goes to the first token, {quote_token(reading.tokens[0])}, and {themes.format_percent(itself)} to the token "
         "itself."
     )
 
@@ -40,8 +40,8 @@ def describe_attention_change(before: BlockReading, after: BlockReading, head: i
     """How much attention goes elsewhere on average, and the largest change."""
     change = after.attention[head] - before.attention[head]
     moved = float(change.abs().sum(-1).mean()) / 2
-    place = int(change.abs().argmax())
-    query, key = divmod(place, change.shape[1])
+    entry = int(change.abs().argmax())
+    query, key = divmod(entry, change.shape[1])
     return (
         f"Head {head} of {before.heads} in block {before.block}: on average {themes.format_percent(moved)} of a token's "
         f"attention goes elsewhere; the largest change is {float(change[query, key]):+.3g}, from token {query} "
@@ -67,10 +67,10 @@ def describe_cache_error(packed: PackedBlock, side: str, before: Tensor, after: 
         none = f"No block of tokens is full, so {name} packs none of the {len(before)} tokens yet"
         return f"{none}: read more, or use a smaller block."
     error, energy = (after - before)[:count].square(), before[:count].square()
-    lost = float(error.sum() / energy.sum().clamp(min=1e-30))
+    loss = float(error.sum() / energy.sum().clamp(min=1e-30))
     channel, share = int(error.sum(0).argmax()), float(error.sum(0).max() / error.sum().clamp(min=1e-30))
     return (
-        f"With {name}, {themes.format_percent(lost)} of the energy of the {side} is lost over {count} packed tokens "
+        f"With {name}, {themes.format_percent(loss)} of the energy of the {side} is lost over {count} packed tokens "
         f"({len(before) - count} newest in fp16); channel {channel} has {themes.format_percent(share)} of that error."
     )
 

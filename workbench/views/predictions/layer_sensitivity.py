@@ -29,7 +29,7 @@ def draw_layer_sensitivity(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) 
         'Which layer is the most sensitive?'
     """
     layers = table.drop_duplicates("name").reset_index(drop=True)
-    places = {str(name): place for place, name in enumerate(layers["name"])}
+    places = {str(name): position for position, name in enumerate(layers["name"])}
     ranks = table.groupby("name")["kl"].max().rank(ascending=False, method="first")
     table = table.assign(rank=table["name"].map(ranks)).sort_values(["rank", "recipe"]).drop(columns="rank")
     recipes = list(dict.fromkeys(table["recipe"]))

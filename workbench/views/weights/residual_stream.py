@@ -47,8 +47,8 @@ def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme 
 def _build_stop_ticks(names: list[str]) -> dict[str, Any]:
     """Each block's number at its first half; its stops have their whole names on hover."""
     blocks = [name.partition(" · ")[0] for name in names]
-    first = [place for place, block in enumerate(blocks) if block not in blocks[:place]]
-    return build_level_ticks([names[place] for place in first], [blocks[place] for place in first])
+    first = [position for position, block in enumerate(blocks) if block not in blocks[:position]]
+    return build_level_ticks([names[position] for position in first], [blocks[position] for position in first])
 
 
 def _build_channel_line(

@@ -107,8 +107,8 @@ class TokenRaster(Component):
     @property
     def block(self) -> int | None:
         """The block of the selected layer."""
-        place = split_name(self.session.layer)
-        return None if place is None else place[0]
+        block_and_matrix = split_name(self.session.layer)
+        return None if block_and_matrix is None else block_and_matrix[0]
 
     def begin_default(self) -> None:
         """Read the prompt."""
