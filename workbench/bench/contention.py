@@ -19,6 +19,7 @@ from workbench import subprocess_job
 from workbench.errors import WorkbenchError
 
 SETTLE_SECONDS = 0.02  # after the job is suspended or resumed
+SUSPEND_SECONDS = 30.0  # how long a job may take to be suspended
 MIN_TURNS = 3
 
 
@@ -120,11 +121,24 @@ def _run_job(module: str, options: subprocess_job.Given) -> Iterator[psutil.Proc
 def _measure_alone(job: psutil.Process, task: Callable[[], object]) -> float:
     """Seconds of a task while the job is suspended."""
     job.suspend()
+    _require_suspension(job)
     time.sleep(SETTLE_SECONDS)
     seconds = _measure_time(task)
     job.resume()
     time.sleep(SETTLE_SECONDS)
     return seconds
+
+
+def _require_suspension(job: psutil.Process) -> None:
+    """Wait for it: a job of the idle class stops only when it would run next. WorkbenchError where that takes too long."""
+    end = time.monotonic() + SUSPEND_SECONDS
+    while job.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+        if time.monotonic() > end:
+            raise WorkbenchError(
+                f"the job in the background could not be suspended within {SUSPEND_SECONDS:g} seconds: this machine is too busy "
+                f"to compare; stop other programs and measure again."
+            )
+        time.sleep(SETTLE_SECONDS)
 
 
 def _measure_time(task: Callable[[], object]) -> float:

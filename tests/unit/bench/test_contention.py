@@ -50,3 +50,11 @@ def test_what_cannot_be_measured_is_said() -> None:
     with pytest.raises(WorkbenchError, match="the job in the background ended before its first step"):
         measure_contention({}, "busy", {"turns": 0}, turns=3)
     assert subprocess_job.list_processes() == []
+
+
+def test_a_job_that_does_not_stop_is_no_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.Process.suspend", lambda _: None)
+    monkeypatch.setattr("workbench.bench.contention.SUSPEND_SECONDS", 0.1)
+    with pytest.raises(WorkbenchError, match=r"could not be suspended within 0\.1 seconds.*measure again"):
+        measure_contention({"nothing": lambda: None}, "busy", {"turns": None}, turns=3)
+    assert subprocess_job.list_processes() == []
