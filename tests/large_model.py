@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 
 WIDTH, INNER, KEY_WIDTH, VOCABULARY = 2048, 5632, 256, 32_000
 SHAPES = {

@@ -37,7 +37,7 @@ from workbench.kernels.packing import n_of_m
 from workbench.kernels.packing.bitpack import pack
 from workbench.kernels.packing.packed import Packed, build_ledger
 from workbench.models import ModelHandle, open_model
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 from workbench.quantized import QuantizedLayer, QuantizedModel
 
 SIZE = 48  # rows and columns of every layer

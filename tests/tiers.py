@@ -72,6 +72,12 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/widgets/test_what_if.py::test_paint_that_the_budget_cannot_pay_is_taken_back",
         "tests/integration/test_explore.py",
     ),
+    "other families and transforms that are written in other formats: one of each format guards a commit": (
+        "tests/unit/exchange/test_model_folder.py::test_transforms_are_undone",
+        "tests/unit/exchange/test_model_folder.py::test_a_tied_head_that_is_quantized[*,lm_head]",
+        "tests/unit/exchange/test_model_folder.py::test_transformers_computes_what_the_packed_model_does[gemma3]",
+        "tests/unit/exchange/test_model_folder.py::test_transformers_computes_what_the_packed_model_does[opt]",
+    ),
     "kernels compiled anew: for other processors, threading layers and disks, and by several threads at once": (
         "tests/unit/kernels/test_threads.py",
         "tests/unit/kernels/test_cuda.py::test_kernels_compile_for_a_gpu_that_is_not_here",
@@ -101,6 +107,9 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/test_transformers_plugin.py::test_transformers_alone_refuses",
         "tests/unit/test_transformers_plugin.py::test_it_loads_where_workbench_is_imported_before_or_after",
         "tests/unit/test_versions.py::test_the_package_turns_no_warning_into_an_error",
+        "tests/unit/cluster/test_recipe_sweep.py::test_a_killed_worker_costs_only_its_task",
+        "tests/unit/cli/test_jobs.py::test_a_killed_run_is_resumed_with_the_same_result",
+        "tests/unit/cli/test_jobs.py::test_a_run_is_cancelled_from_another_process",
         "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",

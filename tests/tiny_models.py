@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 
 VOCABULARY = 512
 SHAPE = {

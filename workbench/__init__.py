@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from workbench.artifact.transformers_model import to_transformers
     from workbench.bench import measure_kernels
     from workbench.calibration import calibrate
+    from workbench.exchange.takeover import read_imatrix, take_over
+    from workbench.exchange.writing import export
     from workbench.models import fuse, open_model
     from workbench.models.text import text
     from workbench.quantizers import quantize, quantize_model
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from workbench.widgets.method.calibration_mixture import CalibrationView
     from workbench.widgets.method.codebook_microscope import CodebookMicroscope
     from workbench.widgets.method.method_view import MethodView
+    from workbench.widgets.predictions.attention_raster import AttentionRaster
+    from workbench.widgets.predictions.cache_raster import CacheRaster
     from workbench.widgets.predictions.generation import TextComparison
     from workbench.widgets.predictions.kv_cache import KVCacheView
     from workbench.widgets.predictions.layer_errors import LayerErrors
@@ -70,7 +74,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionRaster",
     "BudgetPainter",
+    "CacheRaster",
     "CalibrationView",
     "CardView",
     "ChannelScatter",
@@ -109,6 +115,7 @@ __all__ = [
     "diff_cards",
     "error_budget",
     "errors",
+    "export",
     "figures",
     "fuse",
     "layer_scores",
@@ -122,17 +129,21 @@ __all__ = [
     "part",
     "quantize",
     "quantize_model",
+    "read_imatrix",
     "recipe",
     "recipes",
     "save",
     "sensitivity",
+    "take_over",
     "text",
     "to_transformers",
     "what_if",
 ]
 
 _HOMES = {
+    "AttentionRaster": "workbench.widgets.predictions.attention_raster",
     "BudgetPainter": "workbench.widgets.decisions.pareto_painter",
+    "CacheRaster": "workbench.widgets.predictions.cache_raster",
     "CalibrationView": "workbench.widgets.method.calibration_mixture",
     "CardView": "workbench.widgets.decisions.quant_card",
     "ChannelScatter": "workbench.widgets.weights.channel_scatter",
@@ -168,6 +179,7 @@ _HOMES = {
     "compare": "workbench.analysis.predictions.compare",
     "diff_cards": "workbench.analysis.decisions.quant_card_diff",
     "error_budget": "workbench.analysis.decisions.error_budget",
+    "export": "workbench.exchange.writing",
     "fuse": "workbench.models",
     "layer_scores": "workbench.analysis.decisions.layer_scores",
     "load": "workbench.artifact",
@@ -178,8 +190,10 @@ _HOMES = {
     "pack_model": "workbench.artifact.quantized_copy",
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
+    "read_imatrix": "workbench.exchange.takeover",
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
+    "take_over": "workbench.exchange.takeover",
     "text": "workbench.models.text",
     "to_transformers": "workbench.artifact.transformers_model",
     "what_if": "workbench.analysis.predictions.what_if",

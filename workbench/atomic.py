@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
+from typing import BinaryIO
 
 from workbench.outputs import check_file, check_folder, is_stream, translate_os_errors
 
@@ -45,11 +46,26 @@ def write_file(path: str | Path, data: bytes | str, *, durable: bool = True) -> 
 
 def replace_file(target: Path, data: bytes, *, durable: bool = False) -> None:
     """Write `target`, which is no link, as `write_file` does; OSError where it cannot be written."""
+    with _open_partial(target, durable=durable) as file:
+        file.write(data)
+
+
+@contextmanager
+def stream_file(path: str | Path) -> Iterator[BinaryIO]:
+    """The same for what is too large to be held: a file to write into, which replaces `path` on leaving without an exception."""
+    target = check_file(path)
+    with translate_os_errors(path), target.open("wb") if is_stream(target) else _open_partial(target, durable=True) as file:
+        yield file
+
+
+@contextmanager
+def _open_partial(target: Path, *, durable: bool) -> Iterator[BinaryIO]:
+    """A partial to write into, which takes the name of `target` on leaving without an exception."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, handle = create(target)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if durable:
                 os.fsync(handle)
@@ -61,6 +77,33 @@ def replace_file(target: Path, data: bytes, *, durable: bool = False) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def write_large_file(path: str | Path) -> Iterator[Path]:
+    """A partial file to write into, for what does not fit into memory; on leaving without an exception it becomes `path`.
+
+    OutputError before anything is written where `path` cannot be a file, and later where the disk is full.
+    """
+    target = check_file(path)
+    with translate_os_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(target.parent)
+        partial, handle = create(target)
+        try:
+            yield partial
+            flush(partial)
+            if target.exists():
+                shutil.copymode(target, partial)
+            if fcntl is None:  # Windows renames no open file; elsewhere it stays locked until it has its name
+                os.close(handle)
+                handle = -1
+            partial.replace(target)
+            flush(target.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+            if handle >= 0:
+                os.close(handle)
 
 
 @contextmanager

@@ -194,7 +194,7 @@ def calibrate(
         raise ModelError("no layers to calibrate; give at least one that is not an embedding, or None for all.")
     entry_key = compute_key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
     if store is not None and (entry := store.get(entry_key)) is not None:
-        return _deserialize_stats(entry)
+        return deserialize_stats(entry)
     cut = list(iterate_windows(model, text, tokens, seed))
     token_count = sum(ids.shape[1] for ids in cut)
 
@@ -208,7 +208,7 @@ def calibrate(
     stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached)
     if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
         what = f"{model.source}: {len(names)} layers on {token_count:,} tokens of {text.name}"
-        store.put(entry_key, *_serialize_stats(stats), kind="calibration", what=what)
+        store.put(entry_key, *serialize_stats(stats), kind="calibration", what=what)
     return stats
 
 
@@ -242,7 +242,7 @@ def _measure_by_block(
     return {name: done[name] for name in names if name in done}
 
 
-def _serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Statistics as tensors and facts for a store; what layers share is written once."""
     shared = list({id(layer_stats): layer_stats for layer_stats in stats.values()}.values())
     number = {id(layer_stats): index for index, layer_stats in enumerate(shared)}
@@ -256,8 +256,8 @@ def _serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[s
     return tensors, facts
 
 
-def _deserialize_stats(entry: Entry) -> CalibrationStats:
-    """The inverse of `_serialize_stats`."""
+def deserialize_stats(entry: Entry) -> CalibrationStats:
+    """The inverse of `serialize_stats`."""
     read, facts = entry.tensors, entry.facts
     shared = [
         LayerStats(read[f"{i}.moment"], read[f"{i}.mean"], read[f"{i}.absmax"], tokens)

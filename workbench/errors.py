@@ -7,6 +7,7 @@
     ├── KernelError      a backend that was asked for by name and cannot run this format here
     ├── ArtifactError    a saved result that is missing, damaged or of another version
     ├── OutputError      a file or folder that cannot be written
+    ├── ClusterError     workers that cannot be started or reached, or a cluster that went away
     └── JobCancelled     a job that its owner stopped
 
 A message says what was given, what is allowed and what to do, with the numbers.
@@ -51,6 +52,10 @@ class ArtifactError(WorkbenchError):
 
 class OutputError(WorkbenchError):
     """A file or folder cannot be written: its place, its name, or a full disk."""
+
+
+class ClusterError(WorkbenchError):
+    """Worker processes cannot be started, reached or used, or their cluster went away; finished tasks are kept."""
 
 
 class JobCancelled(WorkbenchError):

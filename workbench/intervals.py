@@ -88,6 +88,23 @@ def estimate_share_interval(sums: np.ndarray, column: int = 0) -> Interval | Non
     return compute_binomial_interval(count, total) if count in (0, total) else (max(share[0], 0.0), min(share[1], 1.0))
 
 
+def estimate_quantile_interval(values: np.ndarray, unit: np.ndarray, level: float) -> Interval | None:
+    """The interval of a quantile of `values [rows]`, whose rows belong to units; None where the sample does not bound it above.
+
+    Woodruff 1952: how far the share of values below the quantile varies between units (at least as far as that of independent
+    ones) gives two levels, and the quantiles at these are the ends. The tail of a short text has no upper end.
+    """
+    below = np.stack([values <= np.quantile(values, level), np.ones(len(values))], 1)
+    share = estimate_mean_interval(sum_by_unit(below, unit))
+    if share is None:
+        return None
+    half = max((share[1] - share[0]) / 2, 1.96 * float(np.sqrt(level * (1 - level) / len(values))))
+    if level + half >= 1 - 1 / len(values):
+        return None
+    low, high = np.quantile(values, [max(level - half, 0.0), level + half])
+    return float(low), float(high)
+
+
 def compute_binomial_interval(count: int, total: int) -> Interval:
     """The exact 95 % binomial interval (Clopper, Pearson 1934) of `count` successes in `total` trials; (0, 1) for no trials."""
     from scipy.stats import binomtest
@@ -96,6 +113,18 @@ def compute_binomial_interval(count: int, total: int) -> Interval:
         return 0.0, 1.0
     bounds = binomtest(count, total).proportion_ci(0.95, method="exact")
     return float(bounds.low), float(bounds.high)
+
+
+def compute_paired_share_interval(worsened: int, improved: int, total: int) -> Interval:
+    """The 95 % interval of the difference of two shares of the same `total` trials, `improved` and `worsened` of which changed.
+
+    Bonett and Price 2012: one trial is added to both kinds of change, so that it also covers where few or none were seen.
+    """
+    if not total:
+        return -1.0, 1.0
+    up, down = (improved + 1) / (total + 2), (worsened + 1) / (total + 2)
+    half = 1.959964 * float(np.sqrt((up + down - (up - down) ** 2) / (total + 2)))
+    return max(up - down - half, -1.0), min(up - down + half, 1.0)
 
 
 def exponentiate_interval(limits: Interval | None) -> Interval | None:

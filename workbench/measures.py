@@ -15,6 +15,7 @@ from workbench.import_hook import import_lazily
 
 if TYPE_CHECKING:
     from workbench.analysis.decisions.preset_trials import try_presets as preset_trials
+    from workbench.analysis.decisions.recipe_sweep import sweep_recipes as sweep
     from workbench.analysis.decisions.scaling_law import UNDERTRAINED, count_parameters
     from workbench.analysis.decisions.scaling_law import read_training_tokens as training_tokens
     from workbench.analysis.decisions.scaling_law import tabulate_expected_losses as expected_losses
@@ -35,12 +36,22 @@ if TYPE_CHECKING:
     from workbench.analysis.method.sign_patterns import count_sign_patterns as sign_patterns
     from workbench.analysis.method.sign_patterns import tabulate_codebooks as flipped_signs
     from workbench.analysis.predictions.ablation import run_ablation as ablation
+    from workbench.analysis.predictions.block_reading import pack_block as packed_block
+    from workbench.analysis.predictions.block_reading import read_block as block_reading
+    from workbench.analysis.predictions.fork_rate import measure_forks as fork_rate
     from workbench.analysis.predictions.fork_study import extract_prompts as fork_prompts
     from workbench.analysis.predictions.fork_study import run_fork_study as fork_study
     from workbench.analysis.predictions.fork_study import tabulate_shares as fork_shares
     from workbench.analysis.predictions.generation_speed import measure_generation as generation_speed
+    from workbench.analysis.predictions.kl_base import compare_with_base as base_divergence
+    from workbench.analysis.predictions.kl_base import read_kl_base, write_kl_base
+    from workbench.analysis.predictions.kl_report import summarise_kl as kl_report
     from workbench.analysis.predictions.kv_cache import make_cached_model as cached_model
     from workbench.analysis.predictions.kv_cache import tabulate_caches as cache_table
+    from workbench.analysis.predictions.position_table import tabulate_positions as position_table
+    from workbench.analysis.predictions.task_accuracy import measure_tasks as task_accuracy
+    from workbench.analysis.predictions.task_flips import count_flips as task_flips
+    from workbench.analysis.predictions.task_flips import tabulate_flips as flips_table
     from workbench.analysis.weights.weight_sketch import compute_histogram as weight_histogram
     from workbench.analysis.weights.weight_sketch import compute_sketch as weight_sketch
     from workbench.analysis.weights.weight_sketch import find_layer_levels as layer_levels
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
     from workbench.kernels.matmul.dispatch import choose as choose_kernel
     from workbench.kernels.matmul.dispatch import explain as explain_kernels
     from workbench.models.text import Text
+    from workbench.models.text_windows import measure_in_windows as windowed_perplexity
     from workbench.quantizers.coders.fitting.binary_kmeans import split_vectors as sign_vectors
     from workbench.quantizers.coders.fitting.binary_kmeans import train_magnitude as train_codebook
 
@@ -57,6 +69,8 @@ __all__ = [
     "Text",
     "Trace",
     "ablation",
+    "base_divergence",
+    "block_reading",
     "cache_table",
     "cached_model",
     "calibration_texts",
@@ -69,26 +83,37 @@ __all__ = [
     "explain_kernels",
     "flip_bound",
     "flipped_signs",
+    "flips_table",
     "fork_prompts",
+    "fork_rate",
     "fork_shares",
     "fork_study",
     "generation_speed",
     "input_spectra",
+    "kl_report",
     "layer_levels",
     "measured_losses",
     "mixture_errors",
+    "packed_block",
+    "position_table",
     "preset_trials",
+    "read_kl_base",
     "read_sources",
     "sign_patterns",
     "sign_vectors",
     "squeeze_table",
+    "sweep",
     "sweep_errors",
     "sweep_paths",
+    "task_accuracy",
+    "task_flips",
     "train_codebook",
     "training_tokens",
     "transform_losses",
     "weight_histogram",
     "weight_sketch",
+    "windowed_perplexity",
+    "write_kl_base",
 ]
 
 _HOMES = {
@@ -97,6 +122,8 @@ _HOMES = {
     "Trace": "analysis.method.run_trace:Trace",
     "UNDERTRAINED": "analysis.decisions.scaling_law:UNDERTRAINED",
     "ablation": "analysis.predictions.ablation:run_ablation",
+    "base_divergence": "analysis.predictions.kl_base:compare_with_base",
+    "block_reading": "analysis.predictions.block_reading:read_block",
     "cache_table": "analysis.predictions.kv_cache:tabulate_caches",
     "cached_model": "analysis.predictions.kv_cache:make_cached_model",
     "calibration_texts": "analysis.method.calibration_mixture:read_default_texts",
@@ -109,26 +136,37 @@ _HOMES = {
     "explain_kernels": "kernels.matmul.dispatch:explain",
     "flip_bound": "analysis.method.sign_patterns:compute_flip_bound",
     "flipped_signs": "analysis.method.sign_patterns:tabulate_codebooks",
+    "flips_table": "analysis.predictions.task_flips:tabulate_flips",
     "fork_prompts": "analysis.predictions.fork_study:extract_prompts",
+    "fork_rate": "analysis.predictions.fork_rate:measure_forks",
     "fork_shares": "analysis.predictions.fork_study:tabulate_shares",
     "fork_study": "analysis.predictions.fork_study:run_fork_study",
     "generation_speed": "analysis.predictions.generation_speed:measure_generation",
     "input_spectra": "analysis.method.calibration_mixture:tabulate_spectra",
+    "kl_report": "analysis.predictions.kl_report:summarise_kl",
     "layer_levels": "analysis.weights.weight_sketch:find_layer_levels",
     "measured_losses": "analysis.decisions.scaling_law:tabulate_measured_losses",
     "mixture_errors": "analysis.method.calibration_mixture:tabulate_mixture_errors",
+    "position_table": "analysis.predictions.position_table:tabulate_positions",
+    "packed_block": "analysis.predictions.block_reading:pack_block",
     "preset_trials": "analysis.decisions.preset_trials:try_presets",
+    "read_kl_base": "analysis.predictions.kl_base:read_kl_base",
     "read_sources": "analysis.method.calibration_mixture:read_sources",
     "sign_patterns": "analysis.method.sign_patterns:count_sign_patterns",
     "sign_vectors": "quantizers.coders.fitting.binary_kmeans:split_vectors",
     "squeeze_table": "analysis.decisions.squeeze:tabulate_stops",
+    "sweep": "analysis.decisions.recipe_sweep:sweep_recipes",
     "sweep_errors": "analysis.method.run_trace:tabulate_sweep_errors",
     "sweep_paths": "analysis.method.run_trace:tabulate_sweep_paths",
+    "task_accuracy": "analysis.predictions.task_accuracy:measure_tasks",
+    "task_flips": "analysis.predictions.task_flips:count_flips",
     "train_codebook": "quantizers.coders.fitting.binary_kmeans:train_magnitude",
     "training_tokens": "analysis.decisions.scaling_law:read_training_tokens",
     "transform_losses": "analysis.method.learned_transform:tabulate_losses",
     "weight_histogram": "analysis.weights.weight_sketch:compute_histogram",
     "weight_sketch": "analysis.weights.weight_sketch:compute_sketch",
+    "windowed_perplexity": "models.text_windows:measure_in_windows",
+    "write_kl_base": "analysis.predictions.kl_base:write_kl_base",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist

@@ -3,7 +3,7 @@
 An entry is one safetensors file whose header says of what kind it is, what it holds, its JSON facts, and a digest of everything:
 pickles are neither written nor read, and a changed bit makes an entry that does not exist. There is no index beside the entries
 that could differ from them: what `Store.items` lists stands in their headers. A store that cannot be written is a warning, once,
-and whoever computes goes on without it.
+and whoever computes goes on without it. torch is loaded only for entries that hold tensors.
 """
 
 import hashlib
@@ -16,18 +16,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import platformdirs
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
-from torch import Tensor
+from safetensors import SafetensorError, deserialize
 
 from workbench.atomic import PARTIAL, count_bytes, discard, read_modification_time, remove_if_abandoned, replace_file
+from workbench.cache_folder import find_cache_folder
 from workbench.errors import WorkbenchError, WorkbenchWarning
 from workbench.outputs import explain_os_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STORE_VERSION = 2  # of keys: version 1 wrote no digests
 MAX_STORE_BYTES = 4 << 30
@@ -48,7 +47,7 @@ class StoreWarning(WorkbenchWarning):
 class Entry:
     """What was stored under one key: tensors by name and JSON facts."""
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, "Tensor"]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,16 +83,23 @@ def compute_key(*parts: Any) -> str:
 
 def _encode_part(part: Any) -> list[bytes | memoryview]:
     """The bytes of one part of a key, each kind marked so that equal bytes of different kinds differ."""
-    if isinstance(part, Tensor):
-        plain = part.detach().cpu().contiguous()
-        data = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
-        return [f"tensor {plain.dtype} {tuple(plain.shape)}".encode(), data]
     if isinstance(part, bytes):
         return [b"bytes", part]
     try:
         return [b"json", json.dumps(part, sort_keys=True, allow_nan=False).encode()]
     except (TypeError, ValueError):
-        raise WorkbenchError(f"a {type(part).__name__} cannot be part of a key; use JSON values, bytes or tensors.") from None
+        return _encode_tensor(part)
+
+
+def _encode_tensor(part: Any) -> list[bytes | memoryview]:
+    """The bytes of a tensor; WorkbenchError for anything else."""
+    import torch
+
+    if not isinstance(part, torch.Tensor):
+        raise WorkbenchError(f"a {type(part).__name__} cannot be part of a key; use JSON values, bytes or tensors.")
+    plain = part.detach().cpu().contiguous()
+    data = plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b""
+    return [f"tensor {plain.dtype} {tuple(plain.shape)}".encode(), data]
 
 
 class Store:
@@ -114,8 +120,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path | None = None, *, limit_bytes: int = MAX_STORE_BYTES) -> None:
-        chosen = folder or os.environ.get("WORKBENCH_CACHE") or platformdirs.user_cache_path("quantization-workbench")
-        self.folder, self.limit_bytes = Path(chosen), limit_bytes
+        self.folder, self.limit_bytes = Path(folder or find_cache_folder()), limit_bytes
         self._unpruned = limit_bytes  # bytes written here since the whole folder was looked at
 
     def get(self, key: str) -> Entry | None:
@@ -142,7 +147,7 @@ class Store:
     def put(
         self,
         key: str,
-        tensors: Mapping[str, Tensor],
+        tensors: Mapping[str, "Tensor"],
         facts: Mapping[str, Any] | None = None,
         *,
         kind: str = "result",
@@ -229,14 +234,16 @@ class Store:
             warnings.warn(message, StoreWarning, stacklevel=3)
 
 
-def _encode_entry(key: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
+def _encode_entry(key: str, tensors: Mapping[str, "Tensor"], facts: Mapping[str, Any], kind: str, what: str) -> bytes:
     """An entry as it lies in its file."""
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"facts": json.dumps(dict(facts)), "kind": kind, "what": what}
-    return to_bytes(plain, {**header, "digest": compute_digest(key, plain, header)})
+    return save(plain, {**header, "digest": compute_digest(key, plain, header)})
 
 
-def compute_digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+def compute_digest(name: str, tensors: Mapping[str, "Tensor"], header: Mapping[str, str]) -> str:
     """Of everything that an entry is, and of the key it lies under."""
     names = sorted(tensors)
     return compute_key("entry", name, dict(header), names, *(tensors[name] for name in names))
@@ -245,10 +252,19 @@ def compute_digest(name: str, tensors: Mapping[str, Tensor], header: Mapping[str
 def _read_entry(data: bytes, key: str) -> Entry:
     """The entry in a file's bytes; one of DAMAGES where it is not as it was written."""
     header = _parse_header(data)
-    tensors, written = from_bytes(data), header.pop("digest")
+    tensors, written = _read_tensors(data), header.pop("digest")
     if compute_digest(key, tensors, header) != written:
         raise ValueError("its content does not match its digest")
     return Entry(tensors, json.loads(header["facts"]))
+
+
+def _read_tensors(data: bytes) -> dict[str, "Tensor"]:
+    """The tensors in an entry's bytes, which are checked in any case."""
+    if not deserialize(data):
+        return {}
+    from safetensors.torch import load
+
+    return load(data)
 
 
 def _parse_header(data: bytes) -> dict[str, str]:

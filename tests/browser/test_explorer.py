@@ -125,7 +125,7 @@ def test_quantizing_a_layer_shows_what_it_did(address: str, open_page: Open) -> 
     tab(page, "Error")
     expect(page.get_by_text("Which layers have the largest error?")).to_be_visible()
     expect(page.get_by_text("1 result for this layer")).to_be_visible()
-    assert figure(page, "layer (block · matrix)")["x"][0] == ["0 · q_proj"]
+    expect(page.get_by_text("block 0 · q_proj has output error")).to_be_visible()
 
     tab(page, "Ledger")
     ledger = figure(page, "bits per weight", "e.layout.barmode === 'stack'")
@@ -239,6 +239,18 @@ def test_nothing_sticks_out(address: str, open_page: Open, width: int) -> None:
         tab(page, name)
         page.wait_for_timeout(300)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, name
+
+
+def test_enlarged_type_takes_no_sideways_scrolling(address: str, open_page: Open) -> None:
+    """Type twice as large, as some readers set it in their browser."""
+    page = open_page(address)
+    figure(page, "weight")
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    for width in (1440, 900, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(1000)
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width, width
+    assert button(page, "Present").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 20
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -79,13 +79,65 @@ def test_a_figure_can_be_kept_and_presented(address: str, open_page: Open) -> No
     with page.expect_download() as download:
         button(page, "PNG").locator("visible=true").first.press("Enter")
     assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
-    size = "e => getComputedStyle(e).fontSize"
-    before = heading(page).evaluate(size)
+
+
+BUTTONS = """() => {
+    const names = [], walk = root => root.querySelectorAll('*').forEach(e => {
+        const own = e.tagName === 'BUTTON' && !e.classList.contains('modebar-btn')  // those are seen under the pointer only
+        if (own && e.checkVisibility() && e.offsetWidth) names.push(e.ariaLabel || e.innerText.trim());
+        if (e.shadowRoot) walk(e.shadowRoot) });
+    walk(document);
+    return names;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_presented_page_has_slider_texts_and_map_alone_and_is_used_by_its_keys(
+    address: str, open_page: Open, theme: str
+) -> None:
+    page = open_page(f"{address}?theme={theme}")
+    texts = [page.get_by_label(f"{side} text", exact=True) for side in ("original", "quantized")]
+    expect(texts[1]).to_be_visible()
+    size, slider = "e => parseFloat(getComputedStyle(e).fontSize)", page.get_by_label("Squeeze", exact=True)
+    before = texts[0].evaluate(size), button(page, "End").count()
     button(page, "Present").click()
     expect(button(page, "Quantize this layer")).to_be_hidden()
-    assert float(heading(page).evaluate(size)[:-2]) > float(before[:-2])
-    button(page, "End").click()
+    expect(slider).to_be_focused()
+    assert texts[0].evaluate(size) > 1.3 * before[0]
+    assert before[1] == 0
+    for part in (*texts, page.get_by_label("Block 0: its matrices"), page.get_by_text("Which layers have heavy tails?")):
+        expect(part).to_be_visible()
+    for hidden in ("perplexity", "Which values do the weights take?", "Show as table", "Colour by", "Several layers"):
+        expect(page.get_by_text(hidden, exact=True).locator("visible=true")).to_have_count(0)
+    drawn = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert {name.partition(":")[0] for name in page.evaluate(BUTTONS)} - {"Build the stops"} == drawn | {"End"}
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 1440
+
+    assert serious(page) == []
+
+    slider.evaluate("e => e.blur()")
+    page.locator("body").press("ArrowRight")
+    expect(slider).to_have_value("1")
+    expect(slider).to_be_focused()  # so that its words are read aloud
+    page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value("2")
+    page.keyboard.press("ArrowLeft")
+    expect(slider).to_have_value("1")
+    expect(
+        page.get_by_text(re.compile("Writing with squeeze|There is no model at|tokens? agree|first token")).first
+    ).to_be_visible()
+    query = page.get_by_label(re.compile("^q_proj:"))
+    query.focus()
+    page.keyboard.press("ArrowRight")  # which the drawing takes for itself
+    expect(page.get_by_label(re.compile("^k_proj:"))).to_be_focused()
+    expect(slider).to_have_value("1")
+    page.keyboard.press("Escape")
     expect(button(page, "Quantize this layer")).to_be_visible()
+    expect(button(page, "Present")).to_be_visible()
+    assert texts[0].evaluate(size) == before[0]
+    page.locator("body").press("ArrowRight")
+    page.wait_for_timeout(300)
+    expect(slider).to_have_value("1")
 
 
 def test_what_a_widget_fails_at_is_told(address: str, open_page: Open) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench import atomic
-from workbench.atomic import remove_abandoned, write_file, write_folder
+from workbench.atomic import remove_abandoned, write_file, write_folder, write_large_file
 from workbench.errors import OutputError
 
 
@@ -94,6 +94,23 @@ def test_a_full_disk_leaves_the_older_file(tmp_path: Path) -> None:
     assert said.stderr.count("\n") == 1
     assert place.read_text() == "old"
     assert names(tmp_path) == ["card.html"]
+
+
+def test_a_large_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "model.gguf"
+    with write_large_file(place) as partial:
+        partial.write_bytes(b"one")
+        assert not place.exists()
+    with pytest.raises(ZeroDivisionError, match="division"), write_large_file(place) as partial:
+        partial.write_bytes(b"%d" % (1 // 0))
+    assert names(place.parent) == ["model.gguf"]
+    assert place.read_bytes() == b"one"
+    with write_large_file(place) as partial:
+        partial.write_bytes(b"two")
+    assert place.read_bytes() == b"two"
+    assert names(place.parent) == ["model.gguf"]
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"), write_large_file(tmp_path):
+        pass
 
 
 KILLED = """

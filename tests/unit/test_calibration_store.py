@@ -9,7 +9,7 @@ import torch
 
 from workbench.calibration import CalibrationStats, calibrate
 from workbench.models import ModelHandle, open_model
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 from workbench.models.text import Text
 from workbench.store import Store
 

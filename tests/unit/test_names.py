@@ -22,24 +22,25 @@ VAGUE_EXCEPTIONS = {
     ("workbench/kernels/matmul/numba/lut/tables.py", "each"),
 }
 VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` runs a module as a program
-    "accept", "adapt", "add", "advance", "allocate", "allow", "alternate", "announce", "answer", "apply", "are", "arrange",
-    "append", "assemble", "assign", "attach", "attempt", "attend", "binarize", "borrow", "bound", "bracket", "build",
-    "calibrate", "can", "carry", "catch", "check", "choose", "classify", "cluster", "code", "collect", "combine", "compare",
-    "compile", "complete", "compose", "compute", "convert", "copy", "count", "create", "cut", "damp", "declare", "decode",
-    "defer", "define", "derive", "descend", "describe", "deserialize", "diff", "discard", "divide", "do", "double", "download",
-    "draw", "drop", "emit", "empty", "encode", "end", "enlarge", "enter", "escape", "estimate", "evaluate", "exchange", "exit",
-    "expand", "expect", "explain", "explore", "exponentiate", "export", "extend", "extract", "factorize", "fail", "feed",
-    "fetch", "fill", "find", "finish", "fit", "flush", "fold", "follow", "format", "frame", "fuse", "gather", "generate", "get",
-    "give", "group", "has", "hash", "hear", "import", "improve", "interpolate", "invert", "is", "iterate", "join", "keep",
-    "label", "lay", "learn", "leave", "list", "load", "locate", "lock", "look", "main", "make", "map", "mark", "mask", "match",
-    "measure", "merge", "mix", "multiply", "name", "needs", "normalize", "note", "open", "orthogonalize", "pack", "pad", "pair",
-    "parse", "pass", "pick", "plan", "plot", "pool", "prefetch", "prepare", "present", "quantize", "quote", "rank", "rasterize",
-    "read", "recode", "record", "recount", "refine", "refit", "refuse", "register", "release", "remove", "rename", "render",
-    "renew", "reopen", "repeat", "replace", "replay", "require", "reserve", "restore", "reverse", "revive", "rotate", "round",
-    "run", "sample", "sanitize", "save", "scale", "score", "search", "select", "serialize", "serve", "set", "settle", "shift",
-    "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve", "sort", "spell", "spill", "split", "spread", "stack",
-    "start", "store", "stream", "strip", "style", "subtract", "suggest", "sum", "summarise", "tabulate", "take", "tell", "to",
-    "train", "translate", "try", "unpack", "use", "validate", "visit", "walk", "warm", "warn", "watch", "wrap", "write",
+    "accept", "adapt", "add", "advance", "allocate", "allow", "alternate", "announce", "answer", "append", "apply", "are",
+    "arrange", "assemble", "assign", "attach", "attempt", "attend", "binarize", "borrow", "bound", "bracket", "build",
+    "calibrate", "can", "cancel", "carry", "catch", "check", "choose", "classify", "cluster", "code", "collect", "combine",
+    "compare", "compile", "complete", "compose", "compute", "convert", "copy", "count", "create", "cut", "damp", "declare",
+    "decode", "defer", "define", "derive", "descend", "describe", "deserialize", "diff", "discard", "divide", "do", "double",
+    "download", "draw", "drop", "emit", "empty", "encode", "end", "enlarge", "enter", "escape", "estimate", "evaluate",
+    "exchange", "exit", "expand", "expect", "explain", "explore", "exponentiate", "export", "extend", "extract", "factorize",
+    "fail", "feed", "fetch", "fill", "find", "finish", "fit", "flush", "fold", "follow", "format", "frame", "fuse", "gather",
+    "generate", "get", "give", "group", "has", "hash", "hear", "import", "improve", "interpolate", "invert", "is", "iterate",
+    "join", "keep", "label", "lay", "learn", "leave", "list", "load", "locate", "lock", "look", "main", "make", "map", "mark",
+    "mask", "match", "measure", "merge", "mix", "multiply", "name", "needs", "normalize", "note", "open", "orthogonalize", "pack",
+    "pad", "pair", "parse", "pass", "pick", "plan", "plot", "pool", "prefetch", "prepare", "present", "quantize", "quote", "rank",
+    "rasterize", "read", "recode", "record", "recount", "refine", "refit", "refuse", "register", "release", "remove", "rename",
+    "render", "renew", "reopen", "repeat", "replace", "replay", "request", "require", "reserve", "restore", "resume", "reverse",
+    "revive", "rotate", "round", "run", "sample", "sanitize", "save", "scale", "schedule", "score", "search", "select",
+    "serialize", "serve", "set", "settle", "share", "shift", "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve",
+    "sort", "spell", "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "style", "submit", "subtract",
+    "suggest", "sum", "summarise", "sweep", "tabulate", "take", "tell", "to", "train", "translate", "try", "unpack", "use",
+    "validate", "visit", "wait", "walk", "warm", "warn", "watch", "wrap", "write",
 }  # fmt: skip
 NOUNS = {
     # the first page of the public surface, where a user asks for a thing
@@ -47,7 +48,7 @@ NOUNS = {
     # their stepwise forms, and the function of a module that a subprocess runs
     "error_budget_steps", "sensitivity_steps", "steps",
     # commands: the name is the word that is typed
-    "bench", "codebook", "kv", "layers", "recipes", "squeeze", "whatif",
+    "bench", "codebook", "kv", "layers", "recipes", "squeeze", "sweep", "whatif",
     # functions of mathematics, and of torch by the same name
     "binary_entropy", "entropy", "fourier", "hadamard", "linear", "perplexity", "quantiles",
     # what a dataclass or a recipe is declared with, as `field` is

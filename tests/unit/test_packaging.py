@@ -61,11 +61,19 @@ def imported(folders: list[str]) -> set[str]:
 def test_requirements_are_what_is_imported() -> None:
     declared = {re.split(r"[<>=]", text, maxsplit=1)[0] for text in PROJECT["dependencies"]}
     assert set(FOR_OTHERS) <= declared
-    assert imported(["workbench", "apps"]) - {"llama_cpp", "triton"} == declared - set(FOR_OTHERS)
+    assert imported(["workbench", "apps"]) - {
+        "dask",
+        "datasets",
+        "distributed",
+        "gguf",
+        "llama_cpp",
+        "lm_eval",
+        "triton",
+    } == declared - set(FOR_OTHERS)
 
 
 def test_extras_are_there() -> None:
-    assert {"test", "distributed", "gpu"} <= set(PROJECT["optional-dependencies"])
+    assert {"test", "distributed", "eval", "exchange", "gpu"} <= set(PROJECT["optional-dependencies"])
 
 
 def test_changelog_starts_with_this_version() -> None:

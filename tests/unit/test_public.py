@@ -13,14 +13,16 @@ import workbench as wb
 from tests.lessons import NOTEBOOKS, code, read
 
 PUBLIC = [
-    "BudgetPainter", "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
+    "AttentionRaster", "BudgetPainter", "CacheRaster",
+    "CalibrationView", "CardView", "ChannelScatter", "CodebookMicroscope", "ExpectationsView", "Explorer",
     "ForkFinder", "HistoryView", "KVCacheView", "LayerBench", "LayerBrowser", "LayerErrors", "LayerPlan",
     "LayerTable", "LedgerView", "MethodView", "ModelComparison", "PinnedView", "Recipe", "RecipeGallery", "Replay", "RunBar",
     "SaliencyView", "SpeedView", "Squeeze", "SqueezeView", "Store", "TextComparison", "WeightInspector", "WeightRaster",
     "WhatIfView", "allocate",
-    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "figures", "fuse", "layer_scores", "load",
+    "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "export", "figures", "fuse", "layer_scores", "load",
     "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
-    "quantize_model", "recipe", "recipes", "save", "sensitivity", "text", "to_transformers", "what_if",
+    "quantize_model", "read_imatrix", "recipe", "recipes", "save", "sensitivity", "take_over", "text", "to_transformers",
+    "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",
@@ -62,7 +64,7 @@ def test_public_names_are_these_and_sorted() -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        AttributeError, match="no attribute 'quantise'; its public names are BudgetPainter, CalibrationView, CardView"
+        AttributeError, match="no attribute 'quantise'; its public names are AttentionRaster, BudgetPainter, CacheRaster"
     ):
         _ = wb.quantise
 
@@ -88,6 +90,12 @@ def test_importing_the_package_loads_nothing_slow() -> None:
 @pytest.mark.parametrize("words", QUICK_COMMANDS.values(), ids=QUICK_COMMANDS)
 def test_a_command_that_answers_at_once_loads_nothing_slow(words: list[str]) -> None:
     assert loaded_by(COMMAND, SLOW, words) == []
+
+
+def test_layers_listed_again_load_nothing_slow(tmp_path: Path) -> None:
+    store = {"WORKBENCH_CACHE": str(tmp_path)}
+    assert {"torch", "transformers"} <= set(loaded_by(COMMAND, SLOW, ["layers", "builtin"], **store))
+    assert loaded_by(COMMAND, SLOW, ["layers", "builtin"], **store) == []
 
 
 def test_completion_loads_nothing_slow() -> None:

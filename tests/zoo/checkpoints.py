@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.pytorch_utils import Conv1D
 
 from tests.zoo.configurations import tiny_configuration
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 
 TYPES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 MOST_PARAMETERS = 2_000_000

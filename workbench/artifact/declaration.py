@@ -39,6 +39,7 @@ def build_config_document(
         "layers": len(layers),
     }
     config: dict[str, Any] = {**read_fields(original), "architectures": list(architectures)}
+    config.pop("compression_config", None)  # how the original was quantized says nothing about this model
     return {
         **config,
         **(_make_untied_entries(config) if apart else {}),

@@ -1,8 +1,9 @@
 """A safetensors file written one tensor at a time, because the library's own writer copies all of them into memory first."""
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     Raises OSError where the disk is full, and KeyError for a type that safetensors has no name for.
     """
-    names = sorted(tensors, key=lambda name: (ORDER.index(DTYPES[tensors[name].dtype]), name))
+    stream_tensors(path, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__)
+
+
+def stream_tensors(path: Path, declared: Mapping[str, tuple[torch.dtype, Sequence[int]]], read: Callable[[str], Tensor]) -> None:
+    """The same of tensors that `read(name)` gives one after the other, each of the type and shape that is declared for it."""
+    names = sorted(declared, key=lambda name: (ORDER.index(DTYPES[declared[name][0]]), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        dtype, shape = declared[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
-            data = tensors[name].contiguous().reshape(-1).view(torch.uint8) if tensors[name].numel() else torch.empty(0)
+            tensor = read(name)
+            data = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else torch.empty(0)
             for start in range(0, len(data), WRITE_BYTES):
                 file.write(data[start : start + WRITE_BYTES].numpy().data)

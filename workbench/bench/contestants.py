@@ -1,4 +1,4 @@
-"""The contestants of a benchmark: torch matrices of three types, and random matrices in packed formats.
+"""The contestants of a benchmark: torch matrices of four types, and random matrices in packed formats.
 
 Random matrices are as fast as learned ones: nothing here depends on values. "exact" and "fast" are the two precisions of sums.
 """
@@ -20,9 +20,17 @@ from workbench.kernels.packing.packed import Packed
 from workbench.registry import describe_unknown
 
 BASELINE = {"cpu": "torch-fp32", "cuda": "torch-bf16"}  # by device
-ONLY_CPU = ("torch-int8", "signs-fast", "vectors", "vectors-indices", "trellis-path")
+TORCH = (
+    "torch-fp32",
+    "torch-bf16",
+    "torch-int8",
+    "torch-int4",
+)  # what one could use instead: the fastest of them
+ONLY_CPU = ("torch-int8", "torch-int4", "signs-fast", "vectors", "vectors-indices", "trellis-path")
 LAYER = "this layer"
 GROUP = 128  # columns of a group in W2 and W4
+INT4_GROUPS = (128, 64, 32)  # that torch's 4-bit product knows
+INT4_ROWS = 16  # rows that it packs together
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,29 @@ def _make_torch_int8(rows: int, cols: int) -> Ready:
         prepacked = torch.ops.quantized.linear_prepack(rounded, None)
         values = rounded.dequantize()
     return Ready(lambda x: torch.ops.quantized.linear_dynamic(x, prepacked), rows * cols, values.double)
+
+
+def _make_torch_int4(rows: int, cols: int) -> Ready:
+    """torch's 4-bit weights: codes in groups of columns with a scale and an offset, and inputs in bfloat16, its fastest."""
+    span = next(group for group in INT4_GROUPS if cols % group == 0)
+    codes = torch.randint(0, 16, (rows, cols), dtype=torch.int32)
+    scales = torch.stack([torch.rand(cols // span, rows) + 0.5, torch.randn(cols // span, rows)], -1).bfloat16()
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+
+    def decode() -> Tensor:
+        scale, offset = (scales[..., i].mT.repeat_interleave(span, 1).double() for i in (0, 1))
+        return (codes - 8) * scale + offset
+
+    def run(x: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), packed, span, scales)
+
+    return Ready(run, packed.nbytes + scales.nbytes, decode)
+
+
+def has_torch_int4(rows: int, cols: int) -> bool:
+    """Whether this torch multiplies a matrix of this shape in 4 bits."""
+    is_there = hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+    return is_there and rows % INT4_ROWS == 0 and any(cols % group == 0 for group in INT4_GROUPS)
 
 
 def _prepare_packed(tree: Packed, mode: Mode) -> Ready:
@@ -134,6 +165,7 @@ CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
     "torch-fp32": lambda rows, cols: _make_torch_matrix(rows, cols, torch.float32),
     "torch-bf16": lambda rows, cols: _make_torch_matrix(rows, cols, torch.bfloat16),
     "torch-int8": _make_torch_int8,
+    "torch-int4": _make_torch_int4,
     "signs": lambda rows, cols: _prepare_packed(_generate_signs(rows, cols, 1), Mode()),
     "signs-fast": lambda rows, cols: _prepare_packed(_generate_signs(rows, cols, 1), Mode(precision="fast")),
     "ternary": lambda rows, cols: _prepare_packed(_generate_trits(rows, cols), Mode()),
@@ -149,14 +181,26 @@ CONTESTANTS: dict[str, Callable[[int, int], Ready]] = {
 }
 
 
-def list_contestants(device: str) -> list[str]:
-    """The contestants on a device."""
-    return [name for name in CONTESTANTS if device == "cpu" or name not in ONLY_CPU]
+def list_contestants(device: str, shape: tuple[int, int] | None = None) -> list[str]:
+    """The contestants on a device, for a matrix of this `shape` where it is given."""
+    names = [name for name in CONTESTANTS if device == "cpu" or name not in ONLY_CPU]
+    return [name for name in names if name != "torch-int4" or shape is None or has_torch_int4(*shape)]
+
+
+def check_name(name: str, device: str) -> None:
+    """KernelError with the list for a contestant that does not exist on a device."""
+    if name not in list_contestants(device):
+        raise KernelError(describe_unknown("bench format", name, list_contestants(device)))
 
 
 def make(name: str, rows: int, cols: int, device: str = "cpu") -> Ready:
     """A contestant by name; an unknown name is answered with the list."""
-    if name not in list_contestants(device):
-        raise KernelError(describe_unknown("bench format", name, list_contestants(device)))
+    check_name(name, device)
+    if name == "torch-int4" and not has_torch_int4(rows, cols):
+        groups = ", ".join(map(str, INT4_GROUPS))
+        raise KernelError(
+            f"torch {torch.__version__} does not multiply a matrix of {rows} × {cols} in 4 bits; use rows that are a multiple of "
+            f"{INT4_ROWS} and columns that are one of {groups}, or leave torch-int4 out."
+        )
     with torch.device(device):
         return CONTESTANTS[name](rows, cols)

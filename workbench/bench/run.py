@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from workbench.bench import cpu, gpu
-from workbench.bench.contestants import BASELINE, LAYER, Ready, list_contestants, make, prepare_layer
+from workbench.bench.contestants import BASELINE, LAYER, TORCH, Ready, check_name, list_contestants, make, prepare_layer
 from workbench.bench.machine import Machine
 from workbench.errors import KernelError
 from workbench.jobs import run_steps
@@ -36,7 +36,7 @@ class Measured:
 
     Times in microseconds: the median and the quartiles around it. `ratio` is the median over turns of the baseline's time over
     this one. `bytes` is what a product reads of the matrix, `error` the distance to float64 over the norm, for inputs with
-    outliers.
+    outliers. `best_torch` is the fastest of torch's contestants in this setting, and `best_ratio` the ratio over that one.
     """
 
     format: str
@@ -52,6 +52,8 @@ class Measured:
     read: float
     operations: float
     error: float
+    best_torch: str = ""
+    best_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def measure_kernels(
             matrix of this shape that takes part.
 
     Returns:
-        The machine and a row for each contestant and setting: microseconds (median and quartiles), the ratio to torch,
-        GB/s read, GFLOP/s, and the error against float64.
+        The machine and a row for each contestant and setting: microseconds (median and quartiles), the ratio to torch in
+        float32 and to the fastest of torch's types that takes part, GB/s read, GFLOP/s, and the error against float64.
 
     Raises:
         KernelError: For a format or setting that does not exist.
@@ -153,7 +155,9 @@ def measure_kernels_steps(
     check(rows, cols, batches, counts, turns)
     gpu.check(device)
     baseline = BASELINE[device]
-    chosen = [baseline, *(name for name in (list_contestants(device) if formats is None else formats) if name != baseline)]
+    chosen = [baseline, *(name for name in (list_contestants(device, shape) if formats is None else formats) if name != baseline)]
+    for name in chosen:  # before any matrix is made
+        check_name(name, device)
     settings = list(itertools.product(counts, batches, ("cold", "hot")))
     total = len(chosen) + 1 + len(settings)
     ready: dict[str, list[Ready]] = {} if layer is None else {LAYER: [prepare_layer(layer)]}
@@ -173,8 +177,9 @@ def measure_kernels_steps(
         with cpu.set_thread_count(count):
             turn = gpu.take_turns if device == "cuda" else take_turns
             seconds = turn(ready, _generate_inputs(batch, cols, device), turns, cold=state == "cold")
+        best = min((name for name in seconds if name in TORCH), key=lambda name: statistics.median(seconds[name]))
         for name, durations in seconds.items():
-            times = Times(durations, seconds[baseline])
+            times = Times(durations, seconds[baseline], best, seconds[best])
             measurements.append(
                 _summarise_times(name, state, count, batch, times, ready[name][0].bytes, rows * cols, errors[name])
             )
@@ -183,10 +188,16 @@ def measure_kernels_steps(
 
 
 class Times(NamedTuple):
-    """Seconds of a product, turn by turn, and those of the baseline in the same turns."""
+    """Seconds of a product, turn by turn, and those of the baseline and of torch's fastest, by name, in the same turns."""
 
     durations: list[float]
     baseline: list[float]
+    best_torch: str
+    best: list[float]
+
+    def ratio(self, others: list[float]) -> float:
+        """The median over turns of the others' time over this one's."""
+        return statistics.median(other / duration for other, duration in zip(others, self.durations, strict=True))
 
 
 def _summarise_times(
@@ -202,12 +213,14 @@ def _summarise_times(
         microseconds=1e6 * median,
         low=1e6 * low,
         high=1e6 * high,
-        ratio=statistics.median(base / duration for duration, base in zip(*times, strict=True)),
+        ratio=times.ratio(times.baseline),
         bytes=size,
         bits_per_weight=8 * size / weights,
         read=size / median / 1e9,
         operations=2 * weights * batch / median / 1e9,
         error=distance,
+        best_torch=times.best_torch,
+        best_ratio=times.ratio(times.best),
     )
 
 

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.arguments import Json, Model, Seed, TextFile, complete_recipe, read_text
+from workbench.cli.arguments import (
+    ClusterAddress,
+    Json,
+    Model,
+    Seed,
+    TextFile,
+    Workers,
+    complete_recipe,
+    open_workers,
+    read_text,
+)
 from workbench.cli.long_jobs import announce_allocation
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.tables import format_layer_table
@@ -38,6 +48,8 @@ def allocate(
         int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens on which each option is measured.")
     ] = 2048,
     seed: Seed = 0,
+    workers: Workers = None,
+    cluster: ClusterAddress = None,
     as_json: Json = False,
 ) -> None:
     """Choose a recipe for each layer under a budget of stored bits.
@@ -49,7 +61,9 @@ def allocate(
     from workbench.analysis.predictions.sensitivity import sensitivity
     from workbench.analysis.predictions.suffix_replay import Replay
     from workbench.atomic import write_file
-    from workbench.calibration import calibrate
+    from workbench.calibration import DEFAULT_TOKENS, calibrate
+    from workbench.cluster.calibration import calibrate_steps
+    from workbench.jobs import run_steps
     from workbench.models import open_model
     from workbench.outputs import check_file
     from workbench.presets import parse
@@ -62,12 +76,17 @@ def allocate(
     check_file(out)  # now rather than after the work
     handle, store, begin, calibration = open_model(model), Store(), time.perf_counter(), read_text("calibration")
     announce_allocation(handle, list(recipes.values()), layers, calibration, document, tokens)
-    with show_progress("calibrating", quiet=as_json) as report:
-        stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
-    replay = Replay(handle, document, tokens=tokens)
-    with show_progress("measuring options", quiet=as_json) as report:
-        step = lambda done: report(done.fraction, 1)  # noqa: E731
-        options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, on_progress=step)
+    with open_workers(cluster, workers) as connected:
+        with show_progress("calibrating", quiet=as_json) as report:
+            if connected is None:
+                stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
+            else:
+                steps = calibrate_steps(handle, calibration, tokens=DEFAULT_TOKENS, seed=seed, store=store, cluster=connected)
+                stats = run_steps(steps, lambda step: report(step.fraction, 1))
+        replay = Replay(handle, document, tokens=tokens)
+        with show_progress("measuring options", quiet=as_json) as report:
+            step = lambda done: report(done.fraction, 1)  # noqa: E731
+            options = sensitivity(replay, recipes, stats=stats, layers=layers, store=store, cluster=connected, on_progress=step)
     ranked = method in SCORES
     scores = layer_scores(handle, document, tokens=tokens, seed=seed) if ranked else None
     allocation = choose(options, recipes, bits, Ranked(by=method) if ranked else method, scores=scores)

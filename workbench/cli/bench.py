@@ -10,7 +10,7 @@ from workbench.cli.arguments import Json
 from workbench.cli.bench_contention import measure_with_builder
 from workbench.cli.bench_model import measure_model
 from workbench.cli.output import emit_page, show_progress
-from workbench.cli.tables import Column, format_rows
+from workbench.cli.tables import Column, format_groups
 from workbench.errors import WorkbenchError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def bench(
 ) -> None:
     """Measure the speed of packed layers, or of a whole model, on this machine.
 
-    Packed layers are compared with torch: speed, error, bytes read, and the limits of the machine. A model is compared with its
+    Packed layers are compared with torch in float32 and with the fastest of torch's types (bfloat16, dynamic int8, int4): speed,
+    error, bytes read, and the limits of the machine. A model is compared with its
     original in transformers, and with GGUF files in llama.cpp where that is installed.
 
     With --contention, products and generated text are timed alone and beside the builder of the explorer's stops, in turns.
@@ -52,15 +53,19 @@ def bench(
     if contention:
         return measure_with_builder(thorough=thorough, as_json=as_json)
     from workbench.bench import measure_kernels
+    from workbench.bench.contestants import TORCH, list_contestants
 
     begin = time.perf_counter()
     size = parse_numbers(shape.lower().replace("x", ","), "--shape")
     if len(size) != 2:
         raise WorkbenchError(f"--shape {shape!r}; give rows and columns, for example 4096x4096.")
+    rows, cols = size
+    beside = [name for name in list_contestants(device, (rows, cols)) if name in TORCH]  # each could be the fastest here
+    named = [name.strip() for name in formats.split(",")] if formats else None
     with show_progress("measuring", quiet=as_json) as report:
         result = measure_kernels(
-            (size[0], size[1]),
-            tuple(name.strip() for name in formats.split(",")) if formats else None,
+            (rows, cols),
+            None if named is None else [*beside, *(name for name in named if name not in beside)],
             batches=parse_numbers(batch, "--batch") or (THOROUGH_BATCHES if thorough else BATCHES),
             threads=parse_numbers(threads, "--threads") or None,
             turns=THOROUGH_TURNS if thorough else DEFAULT_TURNS,
@@ -88,24 +93,33 @@ def _format_result(result: "Result") -> str:
         f"{one.threads} thread{'' if one.threads == 1 else 's'}: reads {one.read:.1f} GB/s, multiplies {one.multiply:.0f} GFLOP/s"
         for one in machine.limits
     )
-    titles = ("threads", "batch", "µs", "spread", f"× {baseline}", "bits held", "GB/s", "error")
-    columns = [Column("format"), Column("state"), *(Column(title, right=True) for title in titles)]
-    rows = [_format_row(row) for row in result.table().to_dict("records")]
+    titles = ("µs", "spread", f"× {baseline}", "× best torch", "bits held", "GB/s", "error")
+    columns = [Column("format"), *(Column(title, right=True) for title in titles)]
+    groups: dict[str, list[list[str]]] = {}
+    for row in result.table().to_dict("records"):
+        groups.setdefault(_describe_setting(row), []).append(_format_row(row))
     return (
         f"{machine.processor}, table lookups by {machine.instruction}, torch {machine.torch}, {machine.compiler}\n"
         f"{limits}; a compiled call takes {machine.call:.1f} µs\n"
         f"{result.rows} × {result.cols}, medians and quartiles of {result.turns} rounds\n\n"
-        f"{format_rows(columns, rows)}"
+        f"{format_groups(columns, groups)}"
     )
+
+
+def _describe_setting(row: dict[Hashable, Any]) -> str:
+    """What the contestants of a setting have in common, and which of torch's is the fastest there."""
+    threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+    return f"{row['state']}, {threads}, batch {row['batch']}; best of torch: {row['best_torch']}"
 
 
 def _format_row(row: dict[Hashable, Any]) -> list[str]:
     """One contestant: what it is, its time with quartiles, and what it reads."""
     return [
-        *(str(row[name]) for name in ("format", "state", "threads", "batch")),
+        str(row["format"]),
         f"{row['microseconds']:.0f}",
         f"{row['low']:.0f}–{row['high']:.0f}",
         f"{row['ratio']:.1f}",
+        f"{row['best_ratio']:.1f}",
         f"{row['bits_per_weight']:.2f}",
         f"{row['read']:.1f}",
         f"{row['error']:.1e}",

@@ -51,6 +51,22 @@ def announce_allocation(
     tell(model, combine_preflights(f"{changes:,} quantized layers to measure", [*quantizing, read]))
 
 
+def announce_sweep(
+    model: "ModelHandle", recipes: Sequence["Recipe"], layers: str, seeds: int, calibration: "Text", tokens: int
+) -> None:
+    """Say what it takes to calibrate and to quantize every layer with every recipe and seed, on one thread."""
+    if not is_large(model):
+        return
+    from workbench.quantizers.pipeline import can_use_moment
+    from workbench.quantizers.runs.preflight import combine_preflights, estimate
+
+    built = [replace(estimate(model, recipe, layers), disk=0) for recipe in recipes] * seeds
+    reads = any(map(can_use_moment, recipes))
+    read = [estimate_texts(model, [Reading(calibration, tokens, seeds, by_block=True)])] if reads else []
+    count = len(model.select(layers)) * len(recipes) * seeds
+    tell(model, combine_preflights(f"{count:,} layers to quantize", [*built, *read]))
+
+
 def announce_stops(model: "ModelHandle", stops: Sequence["Recipe"], calibration_tokens: int, evaluation: "Text") -> None:
     """Say what it takes to quantize the model with each of these recipes, and to read the evaluation text with each."""
     if not stops or not is_large(model):

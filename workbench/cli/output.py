@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from workbench.cli.streams import is_unicode, write
+from workbench.run_records import find_current_recorder
 
 if TYPE_CHECKING:
     from workbench.intervals import Interval
@@ -74,9 +75,21 @@ def format_with_interval(value: float, interval: "Interval | None", tokens: int,
 
 @contextmanager
 def show_progress(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
-    """A bar on standard error that is told `(done, total)`; nothing where `quiet` or where nobody watches."""
+    """Takes `(done, total)` for the record of the run, and for a bar on standard error unless `quiet` or nobody watches."""
+    recorder = find_current_recorder()
+
+    def record(done: float, total: float) -> None:
+        if recorder is not None:
+            recorder.report(label, done / max(total, 1))
+
+    record(0, 1)
     if quiet or not sys.stderr.isatty():
-        yield lambda *_: None
+        yield record
         return
     with typer.progressbar(length=1000, label=label, file=sys.stderr) as bar:
-        yield lambda done, total: bar.update(int(1000 * done / max(total, 1)) - bar.pos)
+
+        def show(done: float, total: float) -> None:
+            bar.update(int(1000 * done / max(total, 1)) - bar.pos)
+            record(done, total)
+
+        yield show

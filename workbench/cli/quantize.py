@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, Seed, TextFile, complete_recipe, read_text
+from workbench.cli.arguments import AdapterFolder, Json, Model, Seed, TextFile, complete_recipe, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.output import emit_page, show_progress
 from workbench.cli.streams import note
@@ -44,7 +44,21 @@ def quantize(
             "--layers", metavar="PATTERN,...", help="Layers to quantize, for example '*.mlp.*' or '*,lm_head,*.embed_tokens'."
         ),
     ] = "*",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            metavar="NAME[:key=value,...]",
+            help="Also quantize the output head by this recipe, for example rtn:bits=8, and the embedding where they are tied.",
+            autocompletion=complete_recipe,
+        ),
+    ] = "",
+    adapter: AdapterFolder = None,
     text: TextFile = "calibration",
+    imatrix: Annotated[
+        Path | None,
+        typer.Option("--imatrix", metavar="FILE", help="Calibrate on llama.cpp's importance matrix instead of a text."),
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of calibration tokens.")] = 16_384,
     seed: Seed = 0,
     output_error: Annotated[
@@ -64,6 +78,9 @@ def quantize(
     Recipes that need calibration run block by block: each layer is calibrated on the outputs of the quantized layers before
     it. A run that was stopped resumes where it ended.
 
+    With --head, the output head, which stays as it is otherwise, is quantized too and counted with the layers. A head that is
+    tied to the embedding shares one packed matrix with it. In 8 bits, each new token reads half as many bytes of the head.
+
     With --fuse, rotations are multiplied into the weights. The model computes the same function, and its weights quantize
     better; recipes without a transform then rotate online only before down_proj. Tied embeddings are stored twice.
 
@@ -72,25 +89,35 @@ def quantize(
     """
     from workbench.artifact import is_artifact, save
     from workbench.calibration import calibrate
+    from workbench.exchange.takeover import read_imatrix
     from workbench.models import FusedModel, fuse, open_model
     from workbench.outputs import check_folder
+    from workbench.presets import parse
     from workbench.quantized import format_percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import can_use_moment, needs_text
     from workbench.quantizers.runs.preflight import estimate
+    from workbench.quantizers.runs.quantize_model import add_head
     from workbench.store import Store
 
+    if imatrix is not None and output_error:
+        raise typer.BadParameter("--output-error needs a text; an importance matrix holds no correlations between inputs.")
     chosen, document = _read_recipe_or_plan(recipe, plan), read_text(text)
     out = out.expanduser()
     check_folder(out, is_artifact)  # now rather than after the work
-    original = open_model(model)
+    original = open_model(model, adapter=adapter)
     handle = fuse(original, seed=seed) if fused else original
+    if head:
+        chosen, name = add_head(handle, chosen, parse(head))
+        layers = layers if layers == "*" else f"{layers},{name}"
     begin = time.perf_counter()
-    reads = any(needs_text(layer_recipe) for layer_recipe in _list_recipes(chosen))
+    reads = imatrix is None and any(needs_text(layer_recipe) for layer_recipe in _list_recipes(chosen))
     calibration_options: dict[str, Any] = {"text": document, "tokens": tokens, "seed": seed, "store": Store()} if reads else {}
     _check_room(out, estimate(handle, chosen, layers, tokens=tokens if reads else 0))
     measured = output_error or any(can_use_moment(layer_recipe) for layer_recipe in _list_recipes(chosen))
-    if measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
+    if imatrix is not None:
+        calibration_options = {"stats": read_imatrix(handle, imatrix)}
+    elif measured and not reads:  # every layer by itself: nothing depends on what the layers before it became
         announce_reading(handle, Reading(document, tokens, by_block=True))
         with show_progress("calibrating", quiet=as_json) as report:
             names = _select_calibration_layers(handle, chosen, layers)

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Model, complete_recipe
+from workbench.cli.arguments import AdapterFolder, Json, Model, complete_recipe
 from workbench.cli.output import emit_page
 from workbench.cli.tables import Column, format_groups, format_rows, group_by_block
 
 if TYPE_CHECKING:
-    from workbench.models import ModelHandle
     from workbench.presets import Preset
 
 PresetName = Annotated[
@@ -21,6 +20,7 @@ LAYER_COLUMNS = (
     Column("rows", right=True),
     Column("cols", right=True),
     Column("dtype"),
+    Column("bits", right=True),
     Column("weights", right=True),
 )
 PRESET_COLUMNS = (Column("name"), Column("bits", right=True), Column("calibration"), Column("what it does", folds=True))
@@ -31,23 +31,26 @@ PRESET_HINT = (
 )
 
 
-def layers(model: Model, as_json: Json = False) -> None:
+def layers(model: Model, adapter: AdapterFolder = None, as_json: Json = False) -> None:
     """List the linear layers of a model.
 
-    Shows each block with its matrices: rows (outputs), cols (inputs), stored type and number of weights.
+    Shows each block with its matrices: rows (outputs), cols (inputs), stored type, stored bits per weight, number of weights.
     """
-    from workbench.models import open_model
+    from workbench.models.listing import list_layers
+    from workbench.store import Store
 
-    handle = open_model(model)
-    rows = handle.layers().to_dict("records")
-    lines = [_format_layers(rows), "", _describe_names(handle)]
-    if routers := handle.router_names:
+    facts = list_layers(model, Store(), adapter)
+    routers, others = facts["routers"], facts["optional"][len(facts["routers"]) :]
+    lines = [_format_layers(facts["layers"]), "", _describe_names(facts)]
+    if routers:
         pattern = f"*.{routers[0].rpartition('.')[2]}"
         lines.append(f"{len(routers)} routers like {routers[0]} are quantized only if they are named: --layers '*,{pattern}'")
-    for name in handle.optional_names[len(routers) :]:
-        sizes = f"{handle.layer(name).rows} × {handle.layer(name).cols}"
-        lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{_describe_tie(handle, name)}")
-    emit_page({"model": model, "layers": rows, "optional": handle.optional_names}, as_json=as_json, text="\n".join(lines))
+    for name in others:
+        rows, cols = facts["sizes"][name]
+        sizes = f"{rows} × {cols}"
+        lines.append(f"{name} ({sizes}) is quantized only if it is named: --layers '*,{name}'{_describe_tie(facts, name)}")
+    page = {"model": model, "layers": facts["layers"], "optional": facts["optional"]}
+    emit_page(page, as_json=as_json, text="\n".join(lines))
 
 
 def _format_layers(rows: list[dict[str, Any]]) -> str:
@@ -58,29 +61,30 @@ def _format_layers(rows: list[dict[str, Any]]) -> str:
 
 def _format_sizes(row: dict[str, Any]) -> list[str]:
     """Shape, type and number of weights of a layer."""
-    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['parameters']:,}"]
+    return [str(row["rows"]), str(row["cols"]), str(row["dtype"]), f"{row['stored_bits']:.2f}", f"{row['parameters']:,}"]
 
 
-def _describe_names(handle: "ModelHandle") -> str:
+def _describe_names(facts: dict[str, Any]) -> str:
     """How many layers there are, and how they are called."""
-    names = handle.layer_names
-    weights = sum(handle.layers()["parameters"])
+    rows = facts["layers"]
+    weights = sum(row["parameters"] for row in rows)
     return (
-        f"{len(names):,} layers in {len(handle.block_names):,} blocks, {weights:,} weights. "
-        f"A layer's name is that of its block and its matrix: {names[0]}"
+        f"{len(rows):,} layers in {facts['blocks']:,} blocks, {weights:,} weights. "
+        f"A layer's name is that of its block and its matrix: {rows[0]['name']}"
     )
 
 
-def _describe_tie(handle: "ModelHandle", name: str) -> str:
+def _describe_tie(facts: dict[str, Any], name: str) -> str:
     """What becomes of a head and an embedding that are tied, for the line of either; nothing where they are not."""
-    if handle.tied_head is None or name not in (handle.tied_head, handle.embedding_name):
+    head, embedding = facts["tied_head"], facts["embedding"]
+    if head is None or name not in (head, embedding):
         return ""
-    if name == handle.embedding_name:
-        return f"; {handle.tied_head} is tied to it and is quantized with it"
-    stored = handle.tensor(f"{handle.embedding_name}.weight").nbytes
+    if name == embedding:
+        return f"; {head} is tied to it and is quantized with it"
     return (
-        f"; it is tied to {handle.embedding_name}: if named alone, it becomes a separate matrix, stored beside the "
-        f"{stored:,} bytes of the embedding; if named with it ('*,{name},{handle.embedding_name}'), both share one packed matrix"
+        f"; it is tied to {embedding}: if named alone, it becomes a separate matrix, stored beside the "
+        f"{facts['embedding_bytes']:,} bytes of the embedding; if named with it ('*,{name},{embedding}'), "
+        f"both share one packed matrix"
     )
 
 

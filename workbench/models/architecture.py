@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from workbench.errors import ModelError
 from workbench.models.checkpoint import check_finite
-from workbench.models.config_file import check_not_quantized, read_fields
+from workbench.models.config_file import check_not_quantized, find_quantization, read_fields
 from workbench.models.experts import find_stacks, split_experts
 from workbench.models.streaming import Read, keep_stored_types, stream_blocks
 from workbench.models.tensor_map import TensorMap
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 MAX_ERROR_CHARS = 500  # characters of what transformers says
 
 
-def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
+def read_quantization(folder: Path) -> dict[str, Any] | None:
+    """What config.json says about how another program quantized the weights, None where they are not quantized."""
+    path = folder / "config.json"
+    return find_quantization(path, read_fields(path)) if path.is_file() else None
+
+
+def read_config(folder: Path, *, packed: bool = False, coded: bool = False) -> "PretrainedConfig":
     """The model's configuration; ModelError when there is none, or transformers cannot build it without foreign code.
 
     A quantized model is refused, unless `packed` says that the folder is one that was saved here: then it is that of the
-    original, without what makes transformers refuse it.
+    original, without what makes transformers refuse it; or `coded` that its weights are decoded as they are read.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
@@ -47,14 +53,14 @@ def read_config(folder: Path, *, packed: bool = False) -> "PretrainedConfig":
         if model_type is None:
             raise ModelError(f"{path} names no model_type, such as 'llama'; take the one of the original model.")
         raise ModelError(f"{path} says model_type {model_type!r}, which the installed transformers does not know.")
-    if not packed:
+    if not packed and not coded:
         check_not_quantized(path, fields)
     with translate_open_errors(path):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not packed:
         name_architecture(config, folder)
-    for name in ("quantization_config", "transformers_weights"):
-        if packed and hasattr(config, name):
+    for name in ("quantization_config", "compression_config", "transformers_weights"):
+        if (packed or coded) and hasattr(config, name):
             delattr(config, name)
     return config
 
@@ -142,7 +148,7 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Give an empty module the tensors it needs, in its own types, and tie what is tied; what is not given stays empty."""
     for name, tensor in tensors:
         _set_tensor(module, name, tensor)
-    with _silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
+    with silence_transformers_log():  # that a head is not tied although the configuration says so is what was asked for
         cast(Any, module).tie_weights(missing_keys=find_empty_parameters(module), recompute_mapping=False)
     module.eval().requires_grad_(requires_grad=False)
 
@@ -222,7 +228,7 @@ def shorten_error_text(error: Exception) -> str:
 
 
 @contextmanager
-def _silence_transformers_log() -> Iterator[None]:
+def silence_transformers_log() -> Iterator[None]:
     """transformers logs advice on standard error."""
     from transformers.utils import logging
 

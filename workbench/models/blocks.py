@@ -1,6 +1,6 @@
 """A model as a sequence of transformer blocks, each run on all windows of a text: one block's weights are in memory at a time."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,8 @@ from workbench.errors import ModelError
 from workbench.memory import release_memory
 from workbench.models import architecture
 from workbench.models.block_pass import BlockPass, Call
+from workbench.models.block_weights import BlockWeights, give_weights
+from workbench.models.forward import build_cache_kwargs, translate_run_errors
 from workbench.models.handle import ModelHandle
 from workbench.models.layers import find_block_name
 from workbench.models.streaming import keep_stored_types
@@ -98,6 +100,26 @@ class BlockRow:
             yield {last: head}, lambda number: calls[number].outputs(head)
             text.leave(self.model.layer(last).rows)
 
+    def compute_logits(
+        self, ids: Tensor, weights: BlockWeights, outside: Mapping[str, Tensor], *, recompute: bool = False
+    ) -> Tensor:
+        """Next-token logits float32 `[T, V]` of `ids [1, T]`, with gradients in all weights that have them.
+
+        `weights(i)` are block i's parameters by their names in it, asked for when the block runs; `outside` are parameters beside
+        the blocks by the module's names. With `recompute` a block is run again for its gradients, so that only one block's
+        activations are in memory.
+        """
+        blocks = [self._module.get_submodule(name) for name in self.names]
+        kwargs = build_cache_kwargs(self._module, use_cache=False)
+        with give_weights(blocks, weights, recompute=recompute), translate_run_errors(self.model.source):
+            out = torch.func.functional_call(self._module, dict(outside), (ids,), kwargs)
+        return out.logits[0].float()
+
+    def read_weights(self, index: int) -> dict[str, Tensor]:
+        """The original weights of block `index` by their names in it, float32, as the block holds them."""
+        weights = {name: self.model.layer(name).orient(self.model.weight(name).float()) for name in self.layers[index]}
+        return {f"{self.within(index, name)}.weight": weight for name, weight in weights.items()}
+
     def module(self, name: str) -> nn.Module:
         """A module of this row by its name."""
         return self._module.get_submodule(name)
@@ -128,6 +150,12 @@ class BlockRow:
         """Gains of norms and biases of block `index` by their names in it, in the type in which the model stores them."""
         named = self._module.get_submodule(self.names[index]).named_parameters()
         return {name: p.detach().to(self._dtypes[f"{self.names[index]}.{name}"]) for name, p in named if p.ndim == 1}
+
+    def outside_vectors(self) -> dict[str, Tensor]:
+        """Gains of norms and biases beside the blocks by the module's names, in the type in which the model stores them."""
+        inside = tuple(f"{name}." for name in self.names)
+        named = {name: p for name, p in self._module.named_parameters() if p.ndim == 1 and not name.startswith(inside)}
+        return {name: p.detach().to(self._dtypes[name]) for name, p in named.items() if name in self._dtypes}
 
     def put_tensor(self, name: str, tensor: Tensor) -> None:
         """Give the parameter `name` of a block other values."""

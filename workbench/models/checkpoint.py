@@ -4,14 +4,17 @@ Opening reads the headers of all shards and checks them against the index; `read
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.errors import ModelError
+from workbench.exchange.reading.integer_codes import Codes
 from workbench.json_value import is_file_name, read, shorten_value
 from workbench.nonfinite import count_nonfinite
 
@@ -36,11 +39,28 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies and what it is; `dtype` is torch's name where torch has one, else the file's."""
+    """Where one tensor lies and what it is; `dtype` is torch's name where torch has one, else the file's.
+
+    Of a tensor that another program quantized, `shape` and `dtype` are those of its decoded values, `coded_as` names its format
+    and `coded_bytes` are all that is stored for it: codes, scales, zero points.
+    """
 
     file: Path
     shape: tuple[int, ...]
     dtype: str
+    coded_as: str = ""
+    coded_bytes: int = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the file that this tensor takes."""
+        return self.coded_bytes if self.coded_as else self.decoded_bytes
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of its values in memory, in their own type; every name of a type begins with its bits."""
+        width = re.search(r"\d+", self.dtype)
+        return prod(self.shape) * (max(int(width[0]) // 8, 1) if width else 1)
 
 
 class Checkpoint:
@@ -82,10 +102,19 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise _describe_damaged_file(file, error) from error
 
+    def codes(self, tensor: str) -> Codes | str:
+        """The codes of a tensor that another program quantized, or the reason why there are none that are stored here."""
+        return f"it is not quantized ({self.entries[tensor].dtype})"
+
     @property
     def stored_bytes(self) -> int:
         """Bytes of the weight files."""
         return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the weight files, with what another program quantized counted as its decoded values."""
+        return self.stored_bytes + sum(entry.decoded_bytes - entry.stored_bytes for entry in self.entries.values())
 
     @cached_property
     def fingerprint(self) -> str:

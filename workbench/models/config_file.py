@@ -43,6 +43,17 @@ def _check_types(path: Path, fields: dict[str, Any]) -> None:
 
 def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
     """ModelError where the configuration says that the weights are quantized; a null says that they are not."""
+    settings = find_quantization(path, fields)
+    if settings is not None:
+        method = next((settings[key] for key in METHOD if settings.get(key)), "an unnamed method")
+        raise ModelError(f"{path.parent} is already quantized ({method}); open the original model instead.")
+
+
+def find_quantization(path: Path, fields: dict[str, Any]) -> dict[str, Any] | None:
+    """What the configuration says about the quantization of the weights, None where they are not quantized.
+
+    Raises ModelError where it is no object, or the folder is one that was saved here.
+    """
     for holder in (fields, *(part for part in fields.values() if isinstance(part, dict))):
         for name in QUANTIZATION:
             settings = holder.get(name)
@@ -52,11 +63,11 @@ def check_not_quantized(path: Path, fields: dict[str, Any]) -> None:
                 raise ModelError(
                     f"{path} says {name} {shorten_value(settings)}; it must be an object or null: download the file again."
                 )
-            method = next((settings[key] for key in METHOD if settings.get(key)), "an unnamed method")
-            if method == QUANT_METHOD:
+            if QUANT_METHOD in (settings.get(key) for key in METHOD):
                 saved = path.parent
                 raise ModelError(f"{saved} is a quantized model that was saved by wb.save; load it with wb.load({str(saved)!r}).")
-            raise ModelError(f"{path.parent} is already quantized ({method}); open the original model instead.")
+            return settings
+    return None
 
 
 def _describe_json_type(value: Any) -> str:

@@ -19,7 +19,7 @@ OTHER_FRAMEWORKS = ("tf_model*.h5", "flax_model*.msgpack", "model.ckpt*.index")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 HINTS = {
-    ".gguf": "a GGUF file, the format of llama.cpp; give the folder of the original model in Hugging Face layout",
+    ".gguf": "no GGUF file: it does not begin with 'GGUF'; download it again",
     ".onnx": "an ONNX file; give the folder of the model that it was exported from",
     ".h5": "a file of TensorFlow weights; give a folder with safetensors weights",
     ".msgpack": "a file of Flax weights; give a folder with safetensors weights",
@@ -29,13 +29,26 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".zst")
 FILE_SUFFIXES = (*HINTS, *PICKLE_SUFFIXES, *ARCHIVE_SUFFIXES, ".safetensors", ".json")
 
 
+def is_gguf(file: Path) -> bool:
+    """Whether a path is a GGUF file, by its first bytes."""
+    return file.is_file() and _read_first_bytes(file).startswith(GGUF_MAGIC)
+
+
+def find_gguf(folder: Path) -> Path | None:
+    """The GGUF file that a path is, or that is all the weights of a folder; None where there is none, or several."""
+    if folder.is_file():
+        return folder
+    files = [file for file in sorted(folder.glob("*.gguf")) if is_gguf(file)]
+    return files[0] if len(files) == 1 and not _find_matching_files(folder, "*.safetensors") else None
+
+
 def describe_file(file: Path) -> ModelError:
     """What to say about a file where a folder is needed."""
     start, suffix, folder = _read_first_bytes(file), file.suffix.lower(), file.absolute().parent
     if start.startswith(POINTER):
         return ModelError(f"{str(file)!r} is a Git LFS pointer, not the file itself; run `git lfs pull` in {folder}.")
-    if suffix in HINTS or start.startswith(GGUF_MAGIC):
-        return ModelError(f"{str(file)!r} is {HINTS.get(suffix, HINTS['.gguf'])}.")
+    if suffix in HINTS:
+        return ModelError(f"{str(file)!r} is {HINTS[suffix]}.")
     if suffix == ".safetensors" and file.name.startswith("adapter_"):
         return ModelError(f"{str(file)!r} is an adapter's file of weights; give the folder of its base model.")
     if suffix in (".safetensors", ".json") and (folder / "config.json").is_file():
@@ -218,10 +231,11 @@ def _describe_gguf(folder: Path) -> str | None:
     files = _find_matching_files(folder, "*.gguf")
     if not files:
         return None
-    number = f"{len(files)} files, first " if len(files) > 1 else ""
+    if len(files) == 1:
+        return f"{folder} holds its weights only as GGUF ({files[0]}), which is damaged: it does not begin with 'GGUF'."
     return (
-        f"{folder} holds its weights only as GGUF ({number}{files[0]}), the format of llama.cpp; "
-        f"give the folder of the original model in Hugging Face layout."
+        f"{folder} holds its weights only as GGUF, in {len(files)} files, first {files[0]}; "
+        f"give one of them: {str(folder / files[0])!r}."
     )
 
 

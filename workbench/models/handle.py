@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from workbench.cell_display import CellSummary, ShownInCell
 from workbench.errors import ModelError, ShapeError
+from workbench.exchange.reading.integer_codes import Codes, arrange_rows
 from workbench.memory import spill
 from workbench.models import architecture
 from workbench.models.checkpoint import check_finite
 from workbench.models.context import find_context_length
 from workbench.models.forward import read_tokens, translate_run_errors
 from workbench.models.language_model import LanguageModel, encode
-from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, select_layers, tabulate_layers
+from workbench.models.layers import Layer, describe_unknown_layer, find_block_name, list_rows, select_layers, tabulate_layers
+from workbench.models.lora import ADAPTED
 from workbench.models.streaming import needs_streaming
 from workbench.models.tensor_map import TensorMap
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from workbench.models.lora import Adapter
     from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
 
@@ -35,13 +38,11 @@ class ModelHandle(ShownInCell):
     """An opened model. Reading layers and weights loads nothing else; the whole model is loaded on first use.
 
     `source` is what it was opened by, `folder` where its files lie, `config` transformers' configuration. `optional` are layers
-    that are quantized only where somebody names them. `lock` is held while layers are swapped and during
-    each forward pass. `in_memory` says that there are no weight files that another process could open,
-    `is_rewritten` that its weights are not those of its source (see `fused`).
+    that are quantized only where somebody names them. `lock` is held while layers are swapped and during each forward pass.
+    `in_memory` says that there are no weight files to open elsewhere, `is_rewritten` that it was fused (see `fused`).
     """
 
-    in_memory = False
-    is_rewritten = False
+    in_memory = is_rewritten = False
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class ModelHandle(ShownInCell):
         self._tensors, self._layers, self._optional = tensors, layers, optional
         self.replays: bool | None = None  # whether its blocks can be run on from kept states; `Boundaries` tries it once
         self.lock = RLock()
+        self._suffix = ""  # the adapter that is merged into it, in its name
 
     def __repr__(self) -> str:
         parameters = sum(layer.rows * layer.cols for layer in self._layers.values())
@@ -66,9 +68,20 @@ class ModelHandle(ShownInCell):
         layers = self._layers.values()
         weights = sum(layer.rows * layer.cols for layer in layers)
         answer = f"{len(layers)} layers in {len(self.block_names)} blocks, {weights:,} weights in them."
-        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype) for layer in layers)
+        kinds = Counter((layer.matrix, f"{layer.rows:,} × {layer.cols:,}", layer.dtype, f"{layer.bits:.2f}") for layer in layers)
         rows = [(*kind, count) for kind, count in kinds.items()]
-        return CellSummary.of_rows(f"What is in {self.source}?", answer, ("matrix", "shape", "stored as", "layers"), rows)
+        columns = ("matrix", "shape", "stored as", "bits per weight", "layers")
+        return CellSummary.of_rows(f"What is in {self.source}?", answer, columns, rows)
+
+    @property
+    def location(self) -> str:
+        """What another process opens this model by."""
+        return str(self.folder) + self._suffix
+
+    def merge(self, adapter: "Adapter") -> None:
+        """Read every weight with its part of a LoRA adapter added, from now on; before anything was read."""
+        self._tensors.adapter, self._suffix = adapter, f"{ADAPTED}{adapter.folder.absolute()}"
+        self.source += self._suffix
 
     def code(self) -> str:
         """Python that opens this model again, after `import workbench as wb`."""
@@ -112,11 +125,15 @@ class ModelHandle(ShownInCell):
     @property
     def fingerprint(self) -> str:
         """16 hex digits that change with any byte of the weights, of config.json or of the tokenizer's files."""
-        return self._tensors.checkpoint.fingerprint
+        return self._tensors.fingerprint
 
     def layers(self, *, optional: bool = False) -> "pd.DataFrame":
-        """One row a layer: name, block, matrix, rows, cols, dtype (as stored), parameters; `optional` ones too."""
+        """One row a layer: name, block, matrix, rows, cols, dtype, stored_bits (a weight), parameters; `optional` ones too."""
         return tabulate_layers([*self._layers.values(), *(self._optional.values() if optional else ())])
+
+    def layer_rows(self) -> list[dict[str, Any]]:
+        """The rows of `layers` as plain values."""
+        return list_rows(self._layers.values())
 
     def layer(self, name: str) -> Layer:
         """What is known about one layer; an unknown name raises ModelError with the nearest one."""
@@ -132,6 +149,14 @@ class ModelHandle(ShownInCell):
         file = self._tensors.file(layer.tensor if self.holds(layer.tensor) else self._twins[layer.tensor])
         check_finite(f"layer {name!r} of {file}", stored)
         return layer.orient(stored)
+
+    def codes(self, name: str) -> Codes | str:
+        """A layer's weight `[out, in]` as the codes that another program chose, or the reason why there are none stored here."""
+        layer = self.layer(name)
+        if not self.holds(layer.tensor):
+            return "it is tied to another tensor"
+        codes = self._tensors.codes(layer.tensor)
+        return codes if isinstance(codes, str) else arrange_rows(codes, layer.orient)
 
     def bias(self, name: str) -> Tensor | None:
         """One layer's bias `[out]` in its stored dtype, or None."""
@@ -247,10 +272,20 @@ class ModelHandle(ShownInCell):
         """Bytes of the weight files, or of the tensors of a model that was opened from memory."""
         return self._tensors.checkpoint.stored_bytes
 
+    @property
+    def decoded_bytes(self) -> int:
+        """The same, with what another program quantized counted as the values that it is decoded to."""
+        return self._tensors.checkpoint.decoded_bytes
+
+    def count_decoded_bytes(self, name: str) -> float:
+        """Bytes of one layer's weight as it is read."""
+        tensor = self.layer(name).tensor
+        return self._tensors.decoded_bytes(tensor if self.holds(tensor) else self._twins[tensor])
+
     @cached_property
     def streams(self) -> bool:
         """Whether the module reads each block's weights as it comes to it instead of holding all of them in memory."""
-        return needs_streaming(self.stored_bytes)
+        return needs_streaming(self._tensors.checkpoint.decoded_bytes)
 
     def run(self, ids: Tensor) -> Any:
         """The module's output for token ids `[1, T]`, without a cache; ModelError where its family needs more than text."""
@@ -357,8 +392,8 @@ class ModelHandle(ShownInCell):
         layer = self._layers.get(name) or self._optional.get(name)
         parameter_name = f"{name}.weight" if layer is not None and isinstance(new, Tensor) else name
         if isinstance(new, Tensor):
-            new = new.detach().to(torch.float32)
-            new = nn.Parameter(new if layer is None else layer.orient(new), requires_grad=False)
+            plain = new.detach().to(torch.float32)
+            new = nn.Parameter(plain if layer is None else layer.orient(plain), requires_grad=False)
         path, _, child = parameter_name.rpartition(".")
         owner = module.get_submodule(path)
         undo.callback(setattr, owner, child, getattr(owner, child))

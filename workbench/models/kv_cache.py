@@ -79,7 +79,7 @@ class CachedModel(LanguageModel):
     def _forward(self, ids: Tensor, cache: Any = None, *, use_cache: bool = False) -> tuple[Tensor, Any]:
         if not self.watches:
             return super()._forward(ids, cache, use_cache=use_cache)
-        with self.lock, _watch_attention(self.module, cache.layers):
+        with self.lock, watch_attention(self.module, cache.layers):
             return super()._forward(ids, cache, use_cache=use_cache)
 
 
@@ -110,7 +110,7 @@ def _compute_cache_size(cache: Any) -> CacheSize:
 
 
 @contextmanager
-def _watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
+def watch_attention(module: nn.Module, layers: Sequence[Any]) -> Iterator[None]:
     """Tell every layer of a cache how much attention its tokens get while the module runs."""
     model: Any = module
     before = model.config._attn_implementation

@@ -85,6 +85,10 @@ class LanguageModel:
             raise ModelError(f"{ids.shape[1]} tokens given, but the context is {self.context} tokens; shorten the text.")
         return self._forward(ids)[0]
 
+    def fill_cache(self, ids: Tensor) -> Any:
+        """The model's cache of keys and values after it has read `ids [1, T]`; None where it has no cache."""
+        return self._forward(ids, use_cache=True)[1]
+
     def generate(self, prompt: str, tokens: int = 100, *, temperature: float = 0.0, seed: int = 0) -> str:
         """The prompt and what the model writes after it; arguments as in `stream`."""
         pieces = self.stream(prompt, tokens, temperature=temperature, seed=seed)

@@ -29,8 +29,10 @@ class Layer:
 
     `name` is the module's; `transposed` says that its parameter is `[cols, rows]` (GPT-2's Conv1D). `block` counts transformer
     blocks, None outside of them; `matrix` is the name inside the block. `expert` is the expert's number in a mixture, None for a
-    layer that every token passes. `role` is "block" for the linear maps of the blocks, else that of an optional layer: a "router"
-    multiplies and then chooses experts, the rows of an "embedding" are looked up by token and have no input to calibrate on.
+    layer that every token passes. `dtype` is the type in which the weight is stored, or the format that another program
+    quantized it to, and `bits` are those that are stored for each weight, scales included. `role` is "block"
+    for the linear maps of the blocks, else that of an optional layer: a "router" multiplies and then chooses experts, the rows of
+    an "embedding" are looked up by token and have no input to calibrate on.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Layer:
     transposed: bool
     expert: int | None = None
     role: Role = "block"
+    bits: float = 16.0
 
     @property
     def tensor(self) -> str:
@@ -79,7 +82,9 @@ def find_layers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
         parameter = child.get_parameter("weight")
         rows, cols = reversed(parameter.shape) if transposed else parameter.shape
         expert = tensors.slices[weight].expert if weight in tensors.slices else None
-        layers[name] = Layer(name, *position, rows, cols, tensors.dtype(weight), transposed, expert)
+        layers[name] = Layer(
+            name, *position, rows, cols, tensors.dtype(weight), transposed, expert, bits=tensors.stored_bits(weight)
+        )
     if not layers:
         raise ModelError(
             f"{tensors.checkpoint.folder} has no linear layers in its blocks ({type(module).__name__}); nothing to quantize."
@@ -101,14 +106,16 @@ def find_optional(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
         if tensors.holds(stored) and (weight not in tensors.tied or set(tensors.tied) == {weight}):
             transposed = not isinstance(head, nn.Linear)
             rows, cols = reversed(head.weight.shape) if transposed else head.weight.shape
-            layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed, role="head")
+            stored_as, bits = tensors.dtype(stored), tensors.stored_bits(stored)
+            layers[path] = Layer(path, None, path, rows, cols, stored_as, transposed, role="head", bits=bits)
     if (path := _find_path_outside_blocks(module, embedding)) is not None and isinstance(embedding, nn.Embedding):
         weight = f"{path}.weight"
         sharing = {tied for tied, source in tensors.tied.items() if source == weight}
         stored = weight if tensors.holds(weight) else next(iter(sharing), "")
         if tensors.holds(stored) and weight not in tensors.tied and sharing <= {f"{name}.weight" for name in layers}:
             rows, cols = embedding.weight.shape
-            layers[path] = Layer(path, None, path, rows, cols, tensors.dtype(stored), transposed=False, role="embedding")
+            stored_as, bits = tensors.dtype(stored), tensors.stored_bits(stored)
+            layers[path] = Layer(path, None, path, rows, cols, stored_as, transposed=False, role="embedding", bits=bits)
     return layers
 
 
@@ -119,7 +126,8 @@ def _find_routers(module: nn.Module, tensors: TensorMap) -> dict[str, Layer]:
         position = split_name(name)
         if position is not None and is_router(part) and tensors.holds(f"{name}.weight"):
             rows, cols = part.get_parameter("weight").shape
-            layers[name] = Layer(name, *position, rows, cols, tensors.dtype(f"{name}.weight"), transposed=False, role="router")
+            stored_as, bits = tensors.dtype(f"{name}.weight"), tensors.stored_bits(f"{name}.weight")
+            layers[name] = Layer(name, *position, rows, cols, stored_as, transposed=False, role="router", bits=bits)
     return layers
 
 
@@ -175,12 +183,21 @@ def find_block_name(layer: str) -> str:
 
 
 def tabulate_layers(layers: Iterable[Layer]) -> "pd.DataFrame":
-    """One row a layer: name, block (NaN outside of them), matrix, rows, cols, dtype (as stored), parameters."""
+    """One row a layer: name, block (NaN outside of them), matrix, rows, cols, dtype (as stored), stored_bits (a weight),
+    parameters."""
     import pandas as pd
 
-    columns = ["name", "block", "matrix", "rows", "cols", "dtype"]
-    table = pd.DataFrame([{column: getattr(layer, column) for column in columns} for layer in layers])
-    return table.assign(parameters=table["rows"] * table["cols"])
+    return pd.DataFrame(list_rows(layers))
+
+
+def list_rows(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+    """The rows of `tabulate_layers`, with a block of None outside of them."""
+    columns = ("name", "block", "matrix", "rows", "cols", "dtype")
+    return [
+        {column: getattr(layer, column) for column in columns}
+        | {"stored_bits": layer.bits, "parameters": layer.rows * layer.cols}
+        for layer in layers
+    ]
 
 
 MAX_NAME_CHARS = 200  # characters of a name that are compared with those there are

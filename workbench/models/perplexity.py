@@ -110,15 +110,21 @@ def perplexity(
     token of the one before, so every token but a document's first is scored once. Intervals are those of `workbench.intervals`.
     A warning says where the model's predictions know what follows. `on_progress` is told `(windows read, windows)`.
     """
+    return score_spans(lm, list(iterate_spans(lm, text, tokens)), text.name, on_progress)
+
+
+def score_spans(
+    lm: LanguageModel, spans: Sequence["Span"], name: str, on_progress: Callable[[float, float], None]
+) -> PerplexityResult:
+    """Score a text called `name` that is cut already; warns where predictions know what follows."""
     if lm.reads_ahead:
         warnings.warn(
             f"{lm.name!r} ({type(lm.module).__name__}) is bidirectional: its predictions see the following tokens, so its "
             f"perplexity is not comparable with that of a causal model.",
             WorkbenchWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    spans = show_spans(list(iterate_spans(lm, text, tokens)), on_progress)
-    return summarise([score(lm, span) for span in spans], text.name)
+    return summarise([score(lm, span) for span in show_spans(spans, on_progress)], name)
 
 
 def show_spans(spans: Sequence["Span"], on_progress: Callable[[float, float], None]) -> Iterator["Span"]:
@@ -131,12 +137,13 @@ def show_spans(spans: Sequence["Span"], on_progress: Callable[[float, float], No
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens `start` to `stop` of one document's `ids [1, T]`: the first of them is only read, each other one is scored."""
+    """Tokens `start` to `stop` of one document's `ids [1, T]`: those before `first` are only read, each other one is scored."""
 
     document: int
     ids: Tensor
     start: int
     stop: int
+    first: int
 
     @property
     def window(self) -> Tensor:
@@ -157,15 +164,16 @@ def iterate_spans(lm: LanguageModel, text: Text, tokens: int | None = None) -> I
         left = None if left is None else left - (ids.shape[1] - 1)
         for start in range(0, ids.shape[1] - 1, reach):
             any_found = True
-            yield Span(index, ids, start, min(start + reach + 1, ids.shape[1]))
+            yield Span(index, ids, start, min(start + reach + 1, ids.shape[1]), start + 1)
     if not any_found:
         raise ModelError(f"text {text.name!r} has no token to score: every document is a single token.")
 
 
 def score(lm: LanguageModel, span: Span) -> Window:
     """Loss and size of the scored part of one span."""
-    size = _count_text_bytes(lm, span.ids[:, : span.stop]) - _count_text_bytes(lm, span.ids[:, : span.start + 1])
-    return Window(span.document, float(_compute_token_losses(lm, span.window).sum()), span.stop - span.start - 1, size)
+    size = _count_text_bytes(lm, span.ids[:, : span.stop]) - _count_text_bytes(lm, span.ids[:, : span.first])
+    losses = _compute_token_losses(lm, span.window)[span.first - span.start - 1 :]
+    return Window(span.document, float(losses.sum()), len(losses), size)
 
 
 def _compute_token_losses(lm: LanguageModel, ids: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ class NarrowHead:
         weight, bias = cast(Any, self).weight, cast(Any, self).bias
         if weight.dtype == torch.float32:
             return super().forward(x)  # type: ignore[misc]
-        if x.numel() <= FEW_INPUTS * x.shape[-1] and (product := find_product(weight)) is not None:
+        compiled = x.numel() <= FEW_INPUTS * x.shape[-1] and not x.requires_grad  # the loop has no gradient
+        if compiled and (product := find_product(weight)) is not None:
             logits = product(x.reshape(-1, x.shape[-1]).float().contiguous()).view(*x.shape[:-1], -1)
             return logits if bias is None else logits + bias.float()
         out = x.new_empty(*x.shape[:-1], len(weight))

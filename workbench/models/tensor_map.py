@@ -5,10 +5,12 @@ when a model is loaded (`transformers.conversion_mapping`). This applies the sam
 of a stack where the checkpoint stores experts one by one.
 """
 
+import hashlib
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
-from workbench.models.checkpoint import Checkpoint
+from workbench.exchange.reading.integer_codes import Codes
+from workbench.models.checkpoint import Checkpoint, TensorEntry
 from workbench.models.experts import StackLayout, find_stacks, iterate_expert_names
+from workbench.models.lora import Adapter
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,12 @@ class Source:
     @property
     def first(self) -> str:
         """The first tensor of the checkpoint."""
-        return next(iter(self.tensors.values()))[0]
+        return self.parts[0]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All tensors of the checkpoint that it is made of."""
+        return tuple(name for names in self.tensors.values() for name in names)
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class TensorMap:
 
     def __init__(self, module: nn.Module, checkpoint: Checkpoint) -> None:
         self.checkpoint, self.module = checkpoint, module
+        self.adapter: Adapter | None = None
         self.stacks = find_stacks(module)
         self._state: dict[str, Tensor] = dict(module.state_dict(keep_vars=True))
         self.tied: dict[str, str] = dict(getattr(module, "all_tied_weights_keys", None) or {})
@@ -66,6 +76,11 @@ class TensorMap:
             for stack, layout in self.stacks.items()
             for name, number in iterate_expert_names(stack, layout)
         }
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any byte of the files, those of an adapter too."""
+        return self.checkpoint.fingerprint if self.adapter is None else combine_fingerprints(self.checkpoint, self.adapter)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -97,10 +112,11 @@ class TensorMap:
         return not (self.holds(tied) and self.holds(source)) or torch.equal(self.read(tied), self.read(source))
 
     def converts(self, name: str) -> bool:
-        """Whether a tensor is made from others of the checkpoint, rather than lying there as it is."""
-        if name in self.slices:
-            return self.slices[name].layout.transposed or self._sources[self.slices[name].stack].rule is not None
-        return self._sources[name].rule is not None
+        """Whether a tensor is made from others of the checkpoint, or decoded, rather than lying there as it is."""
+        source = self._sources[self.slices[name].stack if name in self.slices else name]
+        transposed = name in self.slices and self.slices[name].layout.transposed
+        adapted = self.adapter is not None and name.removesuffix(".weight") in self.adapter.layers
+        return adapted or transposed or source.rule is not None or any(self._entry(part).coded_as for part in source.parts)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor as the module holds it; nothing is read for it."""
@@ -110,9 +126,31 @@ class TensorMap:
         return tuple(self._state[name].shape)
 
     def dtype(self, name: str) -> str:
-        """The type in which a tensor is stored."""
+        """The type in which a tensor is stored, or the format that another program quantized it to."""
         stack = self.slices[name].stack if name in self.slices else name
-        return self.checkpoint.entries[self._sources[stack].first].dtype
+        entry = self._entry(self._sources[stack].first)
+        return entry.coded_as or entry.dtype
+
+    def stored_bits(self, name: str) -> float:
+        """Bits that are stored for each number of a tensor; what is made of several has their mean."""
+        parts = [self._entry(part) for part in self._sources[self.slices[name].stack if name in self.slices else name].parts]
+        return 8 * sum(part.stored_bytes for part in parts) / sum(prod(part.shape) for part in parts)
+
+    def decoded_bytes(self, name: str) -> float:
+        """Bytes of a tensor as it is read, in the type of its values."""
+        parts = [self._entry(part) for part in self._sources[self.slices[name].stack if name in self.slices else name].parts]
+        return prod(self.shape(name)) * sum(part.decoded_bytes for part in parts) / sum(prod(part.shape) for part in parts)
+
+    def codes(self, name: str) -> Codes | str:
+        """The codes of a tensor that another program quantized, or the reason why there are none that are stored here."""
+        if self.adapter is not None and name.removesuffix(".weight") in self.adapter.layers:
+            return "an adapter is merged into it"
+        if name in self.slices or self._sources[name].rule is not None:
+            return "it is made of several tensors of the file"
+        return self.checkpoint.codes(self._sources[name].first)
+
+    def _entry(self, tensor: str) -> TensorEntry:
+        return self.checkpoint.entries[tensor]
 
     def file(self, name: str) -> Path:
         """The file that a tensor, or its first part, is read from."""
@@ -120,7 +158,22 @@ class TensorMap:
         return self.checkpoint.entries[self._sources[stack].first].file
 
     def read(self, name: str) -> Tensor:
-        """One tensor as the module holds it, in its stored dtype; nothing else is read, of experts stored one by one too."""
+        """One tensor as the module holds it, in its stored dtype; nothing else is read, of experts stored one by one too.
+
+        Where the layer has a part of `adapter`, that is added to it.
+        """
+        stored = self._read_stored(name)
+        layer = name.removesuffix(".weight")
+        if self.adapter is None or layer == name or layer not in self.adapter.layers:
+            return stored
+        delta = self.adapter.compute_delta(layer)
+        return (stored.float() + (delta.T if self.is_transposed(layer) else delta)).to(stored.dtype)
+
+    def is_transposed(self, layer: str) -> bool:
+        """Whether the module multiplies with the layer's parameter as `[cols, rows]` (GPT-2's Conv1D)."""
+        return type(self.module.get_submodule(layer)).__name__ == "Conv1D"
+
+    def _read_stored(self, name: str) -> Tensor:
         if name in self.slices:
             return self._read_expert(self.slices[name])
         source = self._source(name)
@@ -215,3 +268,8 @@ class TensorMap:
             shapes = f"{list(stored.shape)}, but config.json says {list(self._state[name].shape)}"
             file = self.checkpoint.entries[source.first].file
             raise ModelError(f"{file} stores {source.first!r} as {shapes}; the two files do not belong together.")
+
+
+def combine_fingerprints(checkpoint: Checkpoint, adapter: Adapter) -> str:
+    """16 hex digits that stand for a base model and its adapter."""
+    return hashlib.sha256(f"{checkpoint.fingerprint} {adapter.fingerprint}".encode()).hexdigest()[:16]

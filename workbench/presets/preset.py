@@ -111,17 +111,18 @@ def define_refinement_setting() -> Any:
     """The setting `refinement` of presets."""
     return setting(
         "none",
-        "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes",
-        choices=("none", *REFINED),
+        "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes; model: then on the "
+        "whole model's predictions",
+        choices=("none", *REFINED, "model"),
         rare=True,
     )
 
 
 def make_refinement_part(what: str, **settings: Any) -> "Refinement":
     """The part that trains `what` of a block, or nothing."""
-    part: Refinement = (
-        make_part("refinement", "none") if what == "none" else make_part("refinement", "block", what=what, **settings)
-    )
+    parts = {"none": ("none", {}), "model": ("model", settings)}
+    name, settings = parts.get(what, ("block", {"what": what, **settings}))
+    part: Refinement = make_part("refinement", name, **settings)
     return part
 
 

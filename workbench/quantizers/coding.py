@@ -175,8 +175,10 @@ class BlockErrors:
 
     def add(self, start: int, stop: int) -> None:
         """Columns `start:stop` are coded now."""
-        self.waiting.append(slice(start, stop))
         self.coded += stop - start
+        if self.waiting and self.waiting[-1].stop == start:  # neighbours are compared together
+            start = self.waiting.pop().start
+        self.waiting.append(slice(start, stop))
 
     def relative_error(self, current: Tensor) -> float:
         """Squared error of the coded columns of `current` over their energy in the original."""

@@ -15,7 +15,7 @@ import numpy as np
 from workbench.views import theme as themes
 from workbench.views.theme import Theme
 
-PICTURE_HEIGHT = 360  # pixels
+PICTURE_HEIGHT = themes.FIGURE_HEIGHT
 FONT_SIZES = {"title": "13px", "labels": "13px", "ticks": "12px"}
 TICKS = 5  # numbers on an axis, about
 _numbers = count()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+FIGURE_HEIGHT = 440  # pixels of a figure that is the only one of its view
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 DIVERGING = [[0.0, "#1f5f99"], [0.25, "#8fb8da"], [0.5, "#ffffff"], [0.75, "#f3b06b"], [1.0, "#c25e00"]]
 SEQUENTIAL = "Cividis"
@@ -86,12 +87,12 @@ def build_error_bars(table: "pd.DataFrame", column: str, color: str, *, scale: f
     return {**bars, "color": color, **more}
 
 
-def build_noise_line(names: "Sequence[str]", floor: float, theme: Theme) -> dict[str, Any]:
+def build_noise_line(places: "Sequence[float]", floor: float, theme: Theme) -> dict[str, Any]:
     """The KL of half precision alone as a dashed line from the first to the last layer."""
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [names[0], names[-1]],
+        "x": [places[0], places[-1]],
         "y": [floor, floor],
         "name": "half-precision noise",
         "line": {"color": theme.accent, "width": 2, "dash": "dash"},
@@ -99,7 +100,7 @@ def build_noise_line(names: "Sequence[str]", floor: float, theme: Theme) -> dict
     }
 
 
-def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = 360, **more: Any) -> dict[str, Any]:
+def build_layout(theme: Theme, *, x: str = "", y: str = "", height: int = FIGURE_HEIGHT, **more: Any) -> dict[str, Any]:
     """A plotly layout in this theme: quiet axes with the titles `x` and `y`, no plotly title."""
     axis: dict[str, Any] = {
         "gridcolor": theme.border,

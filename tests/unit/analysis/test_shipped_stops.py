@@ -8,7 +8,8 @@ import pytest
 import workbench as wb
 from tests.readme.stops import write_stops
 from workbench.analysis.decisions import shipped_stops
-from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, count_stored_files
+from workbench.analysis.decisions.headline import count_stored_files
+from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop
 from workbench.artifact.loading import read_quantized_model
 from workbench.errors import ArtifactError
 from workbench.jobs import run_steps

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from workbench.bench import cpu, measure_kernels
-from workbench.bench.contestants import BASELINE, CONTESTANTS, make
+from workbench.bench.contestants import BASELINE, CONTESTANTS, TORCH, list_contestants, make
 from workbench.bench.run import Result, take_turns
 from workbench.errors import KernelError
 from workbench.kernels.packing.packed import Packed
 
-ERRORS = {"torch-fp32": 1e-6, "torch-bf16": 1e-2, "torch-int8": 0.3, "signs-fast": 3e-2}
+ERRORS = {"torch-fp32": 1e-6, "torch-int4": 1e-2, "torch-bf16": 1e-2, "torch-int8": 0.3, "signs-fast": 3e-2}
 EXACT = 2e-4
 FEW = 1 << 20  # bytes between cold turns: what is tested is not how cold they are
 
@@ -40,6 +40,25 @@ def test_figures_agree(result: Result) -> None:
         assert row.read == pytest.approx(row.bytes / row.microseconds / 1e3)
         assert row.operations == pytest.approx(2 * 128 * 256 * row.batch / row.microseconds / 1e3)
         assert (row.ratio == 1) == (row.format == result.baseline == BASELINE["cpu"])
+
+
+def test_the_best_of_torch_is_the_fastest_in_its_setting(result: Result) -> None:
+    table = result.table()
+    for _, setting in table.groupby(["state", "threads", "batch"]):
+        torch_rows = setting[setting["format"].isin(TORCH)]
+        assert len(torch_rows) == len(TORCH)
+        best = torch_rows.loc[torch_rows["microseconds"].idxmin()]
+        assert setting["best_torch"].unique().tolist() == [best["format"]]
+        assert setting.loc[setting["format"] == best["format"], "best_ratio"].tolist() == [1.0]
+        assert (torch_rows.loc[torch_rows["format"] != best["format"], "best_ratio"] < 1.5).all()
+
+
+def test_torch_has_no_4_bits_for_some_shapes() -> None:
+    assert "torch-int4" in list_contestants("cpu", (64, 96))
+    assert "torch-int4" not in list_contestants("cpu", (63, 96))
+    assert "torch-int4" not in list_contestants("cuda")
+    with pytest.raises(KernelError, match="does not multiply a matrix of 64 × 100 in 4 bits; use rows that are a multiple of 16"):
+        make("torch-int4", 64, 100)
 
 
 def test_the_result_is_json(result: Result) -> None:

@@ -43,7 +43,7 @@ def test_layers(command: Callable[..., Said]) -> None:
     assert len(rows) == 42
     assert {"name", "rows", "cols", "dtype", "parameters"} <= set(rows[0])
     lines = command("layers", "builtin").out.splitlines()
-    assert lines[lines.index("model.layers.5") + 7].split() == ["mlp.down_proj", "256", "768", "float16", "196,608"]
+    assert lines[lines.index("model.layers.5") + 7].split() == ["mlp.down_proj", "256", "768", "float16", "16.00", "196,608"]
     assert "42 layers in 6 blocks, 4,718,592 weights. A layer's name is that of its block and its matrix" in "".join(lines)
 
 
@@ -72,6 +72,24 @@ def test_eval(command: Callable[..., Said], story: Path) -> None:
     low, high = facts["perplexity_interval"]
     assert low <= facts["perplexity"] <= high
     assert f"{facts['perplexity']:.3f}" in command("eval", "builtin", "--text", story).out
+
+
+def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
+    words = ["eval", "builtin", "--text", story, "--window", 16]
+    facts = json.loads(command(*words, "--stride", 4, "--json").out)
+    assert facts["windows"] == {"style": "strided", "window": 16, "stride": 4}
+    assert facts["text_bytes"] == len("Tom had a red ball. He threw it high.\n\nA small bird sat on the roof and sang.")
+    said = command(*words, "--as", "gptq")
+    assert ", all documents joined, in windows of 16 tokens every 16 (gptq)" in said.out
+    assert said.err == ""
+
+
+@pytest.mark.filterwarnings("default::workbench.errors.WorkbenchWarning")
+def test_eval_says_that_windows_are_longer_than_the_context(command: Callable[..., Said]) -> None:
+    said = command("eval", "builtin", "--as", "gptq", "--tokens", 600)
+    assert said.err.startswith("warning: windows have 512 tokens, not 2,048: that is the context of")
+    assert said.err.count("\n") == 1
+    assert command("eval", "builtin", "--as", "gpt", "--tokens", 60).err.startswith("error: unknown style 'gpt' of windows")
 
 
 def test_generate(command: Callable[..., Said]) -> None:
@@ -136,6 +154,37 @@ def test_quantize_the_head_too(command: Callable[..., Said], tmp_path: Path) -> 
     ) in command("layers", "builtin").out
 
 
+def test_quantize_the_head_by_a_recipe_of_its_own(command: Callable[..., Said], tmp_path: Path) -> None:
+    """Tied, as in the built-in model: one packed matrix, in the ledger and in the file, which both use."""
+    words = ["--recipe", "rtn:bits=2", "--layers", "*.0.mlp.down_proj", "--head", "rtn:bits=8", "--json"]
+    facts = json.loads(command("quantize", "builtin", "--out", tmp_path / "out", *words).out)
+    assert [(row["name"], row["nominal_bits"]) for row in facts["layers"]] == [(LAYER, 2.0), ("model.embed_tokens", 8.0)]
+    assert facts["tied"] == {"lm_head": "model.embed_tokens"}
+    assert "embedding" not in facts["unquantized"]
+    with safe_open(tmp_path / "out" / MODEL, "pt") as file:
+        names = [name for name in file.keys() if "embed_tokens" in name or "lm_head" in name]  # noqa: SIM118
+        stored = sum(file.get_tensor(name).nbytes for name in names)
+    weights = 512 * 256
+    assert 8 * stored / weights == pytest.approx(facts["layers"][1]["bits_per_weight"], rel=1e-3)
+    assert wb.load(tmp_path / "out").generate("Once", tokens=3)
+
+
+def test_a_head_that_is_not_tied(command: Callable[..., Said], tiny: Path, tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=2", "--head", "rtn:bits=8", "--json"]
+    facts = json.loads(command("quantize", tiny, "--out", tmp_path / "out", *words).out)
+    bits = {row["name"]: row["nominal_bits"] for row in facts["layers"]}
+    assert bits.pop("lm_head") == 8
+    assert set(bits.values()) == {2.0}
+    assert "embedding" in facts["unquantized"]
+
+
+def test_an_encoder_has_no_head(command: Callable[..., Said], tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    words = ["--recipe", "rtn:bits=2", "--head", "rtn:bits=8"]
+    said = command("quantize", tiny_models["bert"], "--out", tmp_path / "out", *words)
+    assert said.status == 1
+    assert "has no output head that can be quantized; leave --head out" in said.err
+
+
 def test_quantize_the_embedding_too(command: Callable[..., Said], tmp_path: Path) -> None:
     words = ["--recipe", "rtn:bits=4,group=64", "--layers", "*.0.mlp.down_proj,lm_head,*.embed_tokens", "--output-error"]
     said = command("quantize", "builtin", "--out", tmp_path / "out", "--tokens", 100, *words)
@@ -164,17 +213,47 @@ def test_every_figure_says_what_it_is_of(command: Callable[..., Said], tiny: Pat
     assert sentence in command("compare", tiny, out, "--text", story).out
 
 
-def test_bench(command: Callable[..., Said]) -> None:
+def test_compare_reports_tails_positions_and_forks(command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path) -> None:
+    out, base = tmp_path / "out", tmp_path / "base.kld"
+    command("quantize", tiny, "--recipe", "rtn:bits=2,group=64", "--layers", "*.mlp.*", "--tokens", 100, "--out", out)
+    story.write_text("Tom had a red ball. He threw it high. " * 20 + "<|endoftext|>A small bird sat on the roof and sang.")
+    words = ["compare", tiny, out, "--text", story, "--texts", 2]
+    facts = json.loads(command(*words, "--write-kl-base", base, "--json").out)
+    (row,) = facts["models"]
+    assert facts["kl_base_written"]["bytes"] == base.stat().st_size
+    assert list(row["kl_percentiles"]) == ["mean", "median", "90 %", "99 %", "99.9 %", "maximum"]
+    assert row["kl_percentiles"]["median"]["value"] == row["kl_median"]
+    assert {"p_change_mean", "p_change_mean_interval", "p_change_rms", "same_top", "same_top_interval"} <= set(row)
+    assert row["same_top"] == row["top1_agreement"]
+    assert [place["from"] for place in row["positions"]] == [1, 32]
+    assert sum(place["tokens"] for place in row["positions"]) == facts["tokens"]
+    assert (row["fork_rate"]["texts"], len(row["fork_rate"]["forks"])) == (2, 2)
+    said = command(*words, "--kl-base", base)
+    assert (said.status, said.err) == (0, "")
+    for line in ("KL, 99.9 %  ", "KL, maximum  ", "Δp, RMS  ", "after 1–31  ", "fork rate  ", f"against {base}, "):
+        assert f"  {line}" in said.out
+    base.write_bytes(base.read_bytes()[:-1])
+    said = command(*words, "--kl-base", base)
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert "it was not written to its end, or is damaged; write it again." in said.err
+
+
+def test_bench(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "--shape", "1024x2048", "--formats", "signs,w4-g128", "--threads", 1, "--batch", "1,2"]
     facts = json.loads(command(*words, "--json").out)
     assert {"machine", "rows", "cols", "turns", "baseline", "results", "seconds"} == set(facts)
     assert (facts["rows"], facts["cols"]) == (1024, 2048)  # of smaller ones, more copies keep the caches cold
-    assert {row["format"] for row in facts["results"]} == {"torch-fp32", "signs", "w4-g128"}
+    torch_types = {"torch-fp32", "torch-bf16", "torch-int8", "torch-int4"}
+    assert {row["format"] for row in facts["results"]} == {*torch_types, "signs", "w4-g128"}
+    assert {row["best_torch"] for row in facts["results"]} <= torch_types
     assert {row["batch"] for row in facts["results"]} == {1, 2}
+    monkeypatch.setenv("COLUMNS", "80")
     said = command(*words)
     assert said.err == ""
-    assert "w4-g128" in said.out
+    assert "\n  w4-g128 " in said.out
     assert "GB/s" in said.out
+    assert "\ncold, 1 thread, batch 2; best of torch: torch-" in said.out
+    assert max(map(len, said.out.splitlines())) <= 80
 
 
 def test_json_has_no_nan() -> None:

@@ -26,6 +26,7 @@ QUANTIZE = ["quantize", "builtin", "--out", "OUT", "--recipe"]
         pytest.param([*QUANTIZE, "rtn", "--layers", "x*"], "match none of 42 layers", id="pattern-matches-nothing"),
         pytest.param(["whatif", "builtin", "--layer", "mlp", "--recipe", "rtn"], "unknown layer 'mlp'", id="no-such-layer"),
         pytest.param(["compare", "builtin", "nowhere"], "there is no folder 'nowhere'", id="no-such-result"),
+        pytest.param(["compare", "builtin", "builtin", "--kl-base", "nowhere"], "nowhere cannot be read (No such", id="no-base"),
         pytest.param(["bench", "--shape", "64"], "--shape '64'; give rows and columns", id="bench-shape"),
         pytest.param(["bench", "--threads", "two"], "--threads 'two'; give whole numbers", id="bench-threads"),
         pytest.param(["bench", "--formats", "w5"], "unknown bench format 'w5'", id="bench-format"),
@@ -47,6 +48,7 @@ OUTPUTS = {
     "quantize": ["quantize", "builtin", "--recipe", "rtn", "--out", "OUT"],
     "allocate": ["allocate", "builtin", "--bits", "3", "--recipe", "rtn:bits=2", "--recipe", "rtn:bits=4", "--out", "OUT"],
     "card": ["card", "builtin", "--out", "OUT.html"],
+    "compare": ["compare", "builtin", "builtin", "--write-kl-base", "OUT"],
 }
 
 
@@ -76,11 +78,14 @@ def test_an_output_is_checked_before_any_work(
     assert message in said.err
 
 
-def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: str) -> None:
+def test_what_the_system_says_is_a_sentence(
+    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(source: str, adapter: None) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
     monkeypatch.setattr(workbench.models, "open_model", full)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))  # where no list of layers is stored
     said = command("layers", "builtin")
     assert said.status == 1
     assert said.err == (
@@ -99,6 +104,7 @@ def test_what_the_system_says_is_a_sentence(command: Callable[..., Said], monkey
         pytest.param(["eval", "builtin", "--tokens", "few"], id="not-a-number"),
         pytest.param(["eval", "builtin", "--tokens", "0"], id="out-of-range"),
         pytest.param(["whatif", "builtin", "--layer", LAYER], id="what-if-recipe-missing"),
+        pytest.param(["eval", "builtin", "--limit", "3"], id="limit-without-tasks"),
     ],
 )
 def test_wrong_usage_is_two(command: Callable[..., Said], arguments: list[str]) -> None:
@@ -108,10 +114,13 @@ def test_wrong_usage_is_two(command: Callable[..., Said], arguments: list[str]) 
     assert "Usage: workbench" in said.err
 
 
-def test_a_bug_is_not_dressed_up_as_a_mistake(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(source: str) -> None:
+def test_a_bug_is_not_dressed_up_as_a_mistake(
+    command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(source: str, adapter: None) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(workbench.models, "open_model", broken)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         command("layers", "builtin")

@@ -68,14 +68,17 @@ def test_nothing_is_folded_or_bold_in_a_pipe(monkeypatch: pytest.MonkeyPatch, ca
         assert row in {" ".join(line.split()) for line in printed.splitlines()}
 
 
-def test_only_warnings_of_this_package_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def warn(source: str) -> None:
+def test_only_warnings_of_this_package_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def warn(source: str, adapter: object) -> None:
         for category in (UserWarning, FutureWarning, DeprecationWarning):
             warnings.warn("of a library", category, stacklevel=1)
         warnings.warn("of this\n   package", WorkbenchWarning, stacklevel=1)
         raise ModelError("there is no model.")
 
     monkeypatch.setattr(workbench.models, "open_model", warn)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))  # where no list of layers is stored
     monkeypatch.setattr("sys.argv", ["workbench", "layers", "builtin"])
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -102,7 +105,11 @@ def test_a_command_that_takes_long_shows_how_far_it_is(
     def show(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
         yield lambda done, total: shown.setdefault(label, []).append(done / total)
 
-    for module in ("workbench.cli.measure", "workbench.cli.kv"):  # the latter is also the name of a function
+    for module in (
+        "workbench.cli.evaluate",
+        "workbench.cli.measure",
+        "workbench.cli.kv",
+    ):  # the first and the last are also names of functions
         monkeypatch.setattr(importlib.import_module(module), "show_progress", show)
     monkeypatch.setattr("sys.argv", ["workbench", *words])
     with pytest.raises(SystemExit, match="0"):

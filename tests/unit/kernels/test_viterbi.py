@@ -42,7 +42,10 @@ def test_the_path_is_among_the_best_of_all_rings(bits: int, state: int, steps: i
     assert (costs < own * (1 - 1e-6)).float().mean() < 0.02
 
 
-@pytest.mark.parametrize(("bits", "length", "state", "steps"), [(2, 1, 8, 40), (4, 5, 10, 33), (3, 2, 6, 2), (5, 1, 5, 7)])
+@pytest.mark.parametrize(
+    ("bits", "length", "state", "steps"),
+    [(2, 1, 8, 40), (4, 5, 10, 33), (6, 2, 11, 9), (3, 2, 6, 2), (5, 1, 5, 7)],
+)
 def test_compiled_and_plain_search_find_the_same(
     bits: int, length: int, state: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,9 +53,10 @@ def test_the_table_lists_the_linear_layers_of_both_blocks(model: ModelHandle, fa
     matrices = MATRICES.get(family, MATRICES["llama"])
     prefix = PREFIX.get(family, "model.layers")
     assert set(table.name) == {f"{prefix}.{block}.{matrix}" for block in (0, 1) for matrix in matrices}
-    assert list(table.columns) == ["name", "block", "matrix", "rows", "cols", "dtype", "parameters"]
+    assert list(table.columns) == ["name", "block", "matrix", "rows", "cols", "dtype", "stored_bits", "parameters"]
     assert sorted(table.block.unique()) == [0, 1]
     assert set(table.dtype) == {"float32"}
+    assert set(table.stored_bits) == {32.0}
     assert (table.parameters == table.rows * table.cols).all()
 
 

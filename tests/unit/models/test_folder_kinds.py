@@ -166,7 +166,7 @@ def dead_link(folder: Path) -> None:
 KINDS: dict[str, tuple[Build, str]] = {
     "adapter": (adapter_alone, r"is a LoRA adapter of the base model 'owner/base', not a model of its own; open the base model"),
     "adapter-damaged": (adapter_of_nobody, r"is an adapter of the base model that its adapter_config.json does not name"),
-    "gguf": (gguf, r"only as GGUF \(2 files, first a.gguf\), the format of llama.cpp"),
+    "gguf": (gguf, r"only as GGUF, in 2 files, first a.gguf; give one of them: '.*a.gguf'"),
     "onnx": (onnx, r"is an ONNX export \(onnx/model.onnx\) without safetensors weights"),
     "tensorflow": (other_framework("tf_model.h5"), r"only for TensorFlow or Flax \(tf_model.h5\).*from_tf=True"),
     "flax": (other_framework("flax_model.msgpack"), r"only for TensorFlow or Flax \(flax_model.msgpack\).*from_flax=True"),
@@ -197,8 +197,8 @@ KINDS: dict[str, tuple[Build, str]] = {
     "no-tensors": (lambda f: save_file({}, f / WEIGHTS), r"model.safetensors holds no tensors"),
 }
 FILES: dict[str, tuple[bytes | str, str]] = {
-    "a.gguf": (GGUF, r"is a GGUF file, the format of llama.cpp"),
-    "sha256-1234": (GGUF, r"is a GGUF file, the format of llama.cpp"),
+    "a.gguf": ("GGML", r"is no GGUF file: it does not begin with 'GGUF'; download it again"),
+    "sha256-1234": (GGUF, r"names no architecture|needs the library gguf"),
     "a.onnx": (ONNX, r"is an ONNX file"),
     "tf_model.h5": (HDF5, r"is a file of TensorFlow weights"),
     "flax_model.msgpack": (b"\x80", r"is a file of Flax weights"),

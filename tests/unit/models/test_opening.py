@@ -73,8 +73,8 @@ SPOILED = {
         r"own Python code \(auto_map\), which is never run",
     ),
     "already-quantized": (
-        lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "gptq"}),
-        r"already quantized \(gptq\); open the original",
+        lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "quip"}),
+        r"already quantized \('quip'\); read are awq, .*: open the original",
     ),
     "pickle-only": (as_pickle, r"only as pickle \(pytorch_model.bin\), which is never loaded.*save_pretrained"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), "neither model.safetensors nor model.safetensors.index.json"),

@@ -10,6 +10,7 @@ from workbench import presets, registry
 from workbench.errors import ShapeError
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
+from workbench.kernels.search import vector_search
 from workbench.presets.preset import compose
 from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import vector_kmeans
@@ -19,14 +20,14 @@ from workbench.quantizers.contract import Coder
 def test_nearest_is_the_least_squared_error_under_its_scale() -> None:
     w, scale, words = gaussian(200, 5), gaussian(200, 1, 1), gaussian(12, 5, 2)
     error = ((w[:, None] - scale[:, None] * words) ** 2).sum(-1)
-    assert torch.equal(vector_kmeans.find_nearest_codewords(w, scale, words), error.argmin(1))
+    assert torch.equal(vector_search.find_nearest_vectors(w, scale, words), error.argmin(1))
 
 
 def test_searching_in_pieces_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     w, scale, words = gaussian(500, 5), gaussian(500, 1, 1), gaussian(64, 5, 2)
-    whole = vector_kmeans.find_nearest_codewords(w, scale, words)
-    monkeypatch.setattr(vector_kmeans, "PRODUCTS_AT_ONCE", 1000)
-    assert torch.equal(vector_kmeans.find_nearest_codewords(w, scale, words), whole)
+    whole = vector_search.find_nearest_vectors(w, scale, words)
+    monkeypatch.setattr(vector_search, "VECTOR_PRODUCTS_AT_ONCE", 1000)
+    assert torch.equal(vector_search.find_nearest_vectors(w, scale, words), whole)
 
 
 @pytest.mark.parametrize("seed", range(4))

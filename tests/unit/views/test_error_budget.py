@@ -52,7 +52,9 @@ def test_waterfall() -> None:
         figure = views.draw_error_waterfall(BUDGET, theme=theme)
         clear, silent, line, floor = figure.plot["data"]
         assert (clear["marker"]["color"], silent["marker"]["color"]) == (theme.quantized, theme.border)
-        assert (clear["x"], silent["x"]) == (["0 · q", "1 · q"], ["0 · k"])
+        assert (clear["x"], silent["x"]) == ([0, 2], [1])
+        assert clear["customdata"] == ["a.0.q", "a.1.q"]
+        assert figure.plot["layout"]["xaxis"]["ticktext"] == ["0", "1"]
         assert np.allclose(clear["error_y"]["array"], [0.1, 0.1])
         assert line["y"] == [0.1, 0.1, 0.2]
         assert floor["y"] == [1e-5, 1e-5]
@@ -76,8 +78,12 @@ def test_plan_and_pareto() -> None:
     table["bits_per_weight"] = table["bits"] / 100
     figure = views.draw_bit_plan(table, {"a.1.q"})
     assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight overall. 1 set by hand."
-    assert [trace["name"] for trace in figure.plot["data"]] == ["two", "four"]
-    assert figure.plot["data"][1]["marker"]["line"]["color"] == [LIGHT.accent]
+    heat = figure.plot["data"][0]
+    assert heat["z"][0] == [2.5, 2.5]
+    assert heat["z"][1][heat["x"].index("q")] == 4.5
+    assert heat["customdata"][1][heat["x"].index("q")][2].startswith("<br>four<br>KL alone")
+    (corner,) = figure.plot["layout"]["shapes"]
+    assert corner["fillcolor"] == LIGHT.quantized
     curve = pd.DataFrame({"bits_per_weight": [2.5, 4.5], "predicted": [0.4, 0.02]})
     uniform = curve.assign(recipe=["two", "four"])
     none = pd.DataFrame(columns=["bits_per_weight", "predicted", "kl", "kl_low", "kl_high"])

@@ -26,7 +26,7 @@ def test_the_forking_token_is_marked_in_both_texts() -> None:
         assert side.startswith('<span class="prompt">Hi.</span><span style=')
         assert side.count("<mark") == 1
         assert f'<mark class="fork" title="KL 0 nats, the first differing token">{fork}</mark>' in side
-    assert shown.answer == "The first token agrees; token 2 is “ upon” in the original and “ in” in the quantized text."
+    assert shown.answer == "The first token agrees; token 2 is “␣upon” in the original and “␣in” in the quantized text."
 
 
 def test_equal_texts_have_no_mark() -> None:
@@ -44,7 +44,7 @@ def test_a_text_that_ends_earlier_ends_there() -> None:
     shown = generation.build_text_comparison("Hi.", written(STORY, STORY[:2]))
     assert "<mark" in shown.original
     assert "<mark" not in shown.quantized
-    assert shown.answer == "The first 2 tokens agree; token 3 is “ a” in the original and the end in the quantized text."
+    assert shown.answer == "The first 2 tokens agree; token 3 is “␣a” in the original and the end in the quantized text."
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_tokens_that_can_be_chosen_are_buttons_with_a_name() -> None:
     assert re.findall(r'data-place="(\d)" aria-label="([^"]*)" aria-pressed="(\w+)" tabindex="(-?\d)"', shown.original) == [
         ("0", "token 1, “Once”, KL 0 nats", "false", "-1"),
         ("1", "token 2, “↵↵”, KL 0 nats", "false", "-1"),
-        ("2", "token 3, “ &quot;a”, KL 0 nats", "true", "0"),
+        ("2", "token 3, “␣&quot;a”, KL 0 nats", "true", "0"),
     ]
     assert '</button><br><br><button type="button" data-place="1"' in shown.original
     assert re.findall('tabindex="(-?1|0)"', shown.quantized) == ["-1", "0"], "the fork, where the chosen one is beyond the text"
@@ -98,7 +98,7 @@ def test_the_tint_grows_with_kl_and_never_covers_the_text(theme: Theme) -> None:
 
 def test_the_table_shows_every_token_even_spaces_and_breaks() -> None:
     table = generation.build_text_comparison("", written(["\n", " a"], ["\n"])).table
-    assert table["original"].tolist() == ["“↵”", "“ a”"]
+    assert table["original"].tolist() == ["“↵”", "“␣a”"]
     assert table["quantized"].tolist() == ["“↵”", ""]
     assert generation.build_text_comparison("", written([], [])).table.empty
 
@@ -123,16 +123,16 @@ def test_agreeing_texts_have_no_fork_line() -> None:
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        pytest.param(Candidate(" b", 0.25, 0.5), "top-1 is “ a” for the original and “ b” for the quantized model", id="parted"),
-        pytest.param(Candidate(" b", 0.25, 0.125), "“ a” is top-1 for both models", id="agreed"),
+        pytest.param(Candidate(" b", 0.25, 0.5), "top-1 is “␣a” for the original and “␣b” for the quantized model", id="parted"),
+        pytest.param(Candidate(" b", 0.25, 0.125), "“␣a” is top-1 for both models", id="agreed"),
     ],
 )
 def test_expectations_are_two_bars_a_candidate(second: Candidate, said: str) -> None:
     token = WrittenToken(1, " a", 0.125, (Candidate(" a", 0.5, 0.25), second))
     figure = generation.draw_likeliest_tokens(token, 4, "quantized")
     assert [trace["x"] for trace in figure.plot["data"]] == [[0.5, 0.25], [0.25, second.quantized]]
-    assert figure.plot["layout"]["yaxis"]["ticktext"] == ["“ a”", "“ b”"]
+    assert figure.plot["layout"]["yaxis"]["ticktext"] == ["“␣a”", "“␣b”"]
     assert said in figure.answer
-    assert figure.answer.startswith("At token 5 of the quantized text (“ a”)")
+    assert figure.answer.startswith("At token 5 of the quantized text (“␣a”)")
     assert figure.answer.endswith("KL 0.125 nats.")
     assert figure.table["p_original"].tolist() == [0.5, 0.25]

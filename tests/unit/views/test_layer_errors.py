@@ -28,20 +28,22 @@ RESULTS = pd.DataFrame(
 )
 
 
-def test_bars_are_output_errors_and_dots_weight_errors() -> None:
+def test_cells_are_output_errors_and_tell_weight_errors() -> None:
     figure = errors.draw_layer_errors(LAYERS, None)
-    bars, dots = figure.plot["data"]
-    assert bars["x"] == ["0 · q_proj", "0 · down_proj"]
-    assert (bars["y"], dots["y"]) == ([0.1, 0.02], [0.2, 0.05])
-    assert bars["customdata"] == LAYERS["name"].tolist()
+    cells = figure.plot["data"][0]
+    assert (cells["x"], cells["y"], cells["z"]) == (["q_proj", "down_proj"], ["0"], [[0.1, 0.02]])
+    assert cells["customdata"] == [
+        [["m.0.q_proj", "0.1", "<br>weight error 0.2"], ["m.0.down_proj", "0.02", "<br>weight error 0.05"]]
+    ]
     assert figure.table["output_error"].tolist() == [0.1, 0.02]
     assert "Of 2 quantized layers, block 0 · q_proj has the largest output error, 0.1" in figure.answer
     assert "block 0 · down_proj the smallest, 0.02" in figure.answer
 
 
-def test_without_calibration_bars_are_weight_errors() -> None:
+def test_without_calibration_cells_are_weight_errors() -> None:
     figure = errors.draw_layer_errors(LAYERS.assign(output_error=float("nan")), None)
-    assert [trace["y"] for trace in figure.plot["data"]] == [[0.2, 0.05]]
+    assert figure.plot["data"][0]["z"] == [[0.2, 0.05]]
+    assert figure.plot["data"][0]["customdata"][0][0][2] == ""
     assert "largest weight error, 0.2" in figure.answer
 
 
@@ -52,9 +54,8 @@ def test_one_layer_is_told_as_a_share() -> None:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_the_selected_layer_stands_out(theme: Theme) -> None:
-    marker = errors.draw_layer_errors(LAYERS, "m.0.down_proj", theme=theme).plot["data"][0]["marker"]
-    assert marker["color"] == theme.quantized
-    assert marker["line"]["color"] == ["rgba(0,0,0,0)", theme.accent]
+    (frame,) = errors.draw_layer_errors(LAYERS, "m.0.down_proj", theme=theme).plot["layout"]["shapes"]
+    assert (frame["x0"], frame["x1"], frame["line"]["color"]) == (0.5, 1.5, theme.accent)
 
 
 def test_results_stand_at_their_stored_bits_with_the_nominal_beside() -> None:

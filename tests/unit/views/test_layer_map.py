@@ -78,15 +78,6 @@ def test_the_table_is_the_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "written"),
-    [(0.0, "0"), (0.001, "~0"), (0.57, ".57"), (-0.04, "-.04"), (1.25, "1.2"), (12.3, "12"), (66_000, "66k"), (2.5e6, "2.5M")],
-)
-def test_numbers_in_cells_are_short(value: float, written: str) -> None:
-    assert layer_map.format_short_number(value) == written
-    assert layer_map.format_short_number(float("nan")) == ""
-
-
-@pytest.mark.parametrize(
     ("matrices", "labels"),
     [
         (

@@ -23,10 +23,12 @@ TABLE = pd.DataFrame(
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_layers_stand_by_sensitivity(theme: Theme) -> None:
+def test_layers_stand_in_their_blocks_and_are_listed_by_sensitivity(theme: Theme) -> None:
     figure = draw_layer_sensitivity(TABLE, theme=theme)
     points, noise = figure.plot["data"]
-    assert points["x"] == figure.plot["layout"]["xaxis"]["categoryarray"] == ["1 · q", "0 · q", "1 · k", "0 · k"]
+    assert dict(zip(points["customdata"], points["x"], strict=True)) == {"m.0.q": 0, "m.0.k": 1, "m.1.q": 2, "m.1.k": 3}
+    axis = figure.plot["layout"]["xaxis"]
+    assert (axis["tickvals"], axis["ticktext"], axis["tickangle"]) == ([0.5, 2.5], ["0", "1"], 0)
     assert figure.table["name"].tolist() == ["m.1.q", "m.0.q", "m.1.k", "m.0.k"]
     assert points["marker"]["color"] == theme.quantized
     assert points["error_y"]["arrayminus"][0] == pytest.approx(0.12)
@@ -47,6 +49,7 @@ def test_recipes_are_traces_in_one_order() -> None:
     figure = draw_layer_sensitivity(pd.concat([more, TABLE], ignore_index=True))
     two, four, _ = figure.plot["data"]
     assert (two["name"], four["name"]) == ("2 bits", "4 bits")
-    assert two["x"] == four["x"] == ["1 · q", "0 · q", "1 · k", "0 · k"]
+    assert two["x"] == four["x"] == [2, 0, 3, 1]
+    assert two["customdata"] == four["customdata"] == ["m.1.q", "m.0.q", "m.1.k", "m.0.k"]
     assert two["marker"]["color"] != four["marker"]["color"]
     assert figure.answer.startswith("m.1.q, which")

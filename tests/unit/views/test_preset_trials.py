@@ -1,11 +1,17 @@
 """The figure of all presets: a dot for each trial, the bench's recipe marked, and the best method in the sentence."""
 
+import itertools
+import math
+
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from workbench.analysis.decisions.preset_trials import COLUMNS
 from workbench.presets.preset import FAMILIES
 from workbench.views.decisions import preset_trials as views
+from workbench.views.figure import Figure
 from workbench.views.theme import LIGHT
 
 TABLE = pd.DataFrame(
@@ -35,6 +41,47 @@ def test_the_answer_names_the_best_within_each_budget_and_the_rows() -> None:
     assert views.draw_preset_trials(TABLE, None, 64).answer == f"On all 64 rows: {answer}"
     named = [text for trace in views.draw_preset_trials(TABLE, None, 64).plot["data"] for text in trace["text"]]
     assert named == ["", "", "GPTQ", "BTC-LLM"], "only these have their names beside them"
+
+
+def find_boxes(figure: Figure, width: int, height: int) -> list[tuple[float, float, float, float]]:
+    """Where the labels stand in a figure of this size, as Plotly places them: left, top, right and bottom in pixels."""
+    across, down = width - 72, height - 48
+    low, high = figure.plot["layout"]["yaxis"]["range"]
+    most = 1.05 * figure.table["bits_per_weight"].max()
+    boxes = []
+    for trace in figure.plot["data"]:
+        for x, y, text, side in zip(trace["x"], trace["y"], trace["text"], trace["textposition"], strict=True):
+            if text:
+                left = x / most * across + (6 if "right" in side else -6 - 6 * len(text))
+                top = (high - math.log10(y)) / (high - low) * down - (0 if "bottom" in side else 13)
+                boxes.append((left, top, left + 6 * len(text), top + 13))
+    return boxes
+
+
+@pytest.mark.parametrize(("width", "height"), [(220, 190), (520, 320)])
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_labels_overlap_no_other_label(width: int, height: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(2, 30))
+    table = pd.DataFrame(
+        {
+            "title": [
+                data.draw(st.sampled_from(["QTIP", "Binary factors", "BTC-LLM sign planes"])) + str(n) for n in range(count)
+            ],
+            "family": "codebook",
+            "recipe": [f"r{number}" for number in range(count)],
+            "bits_per_weight": data.draw(st.lists(st.floats(0.5, 4.5), min_size=count, max_size=count)),
+            "nominal_bits": 1.0,
+            "relative_error": 0.1,
+            "output_error": data.draw(st.lists(st.floats(1e-3, 0.5), min_size=count, max_size=count)),
+            "tried_rows": 64,
+        }
+    )
+    figure = views.draw_preset_trials(table, None, 64, width=width, height=height)
+    boxes = find_boxes(figure, width, height)
+    for one, other in itertools.combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+    assert all(box[0] >= 0 and box[2] <= width - 56 for box in boxes)
 
 
 def test_where_nothing_is_below_four_bits_the_smallest_is_named() -> None:

@@ -114,7 +114,7 @@ def test_views_of_a_layer_show_both_runs(explorer: Explorer) -> None:
     assert f"Orange is “{COARSE}”, the dark line “{FINE}”" in histogram.answer
 
     errors = explorer.bring("Error").layers.figure
-    assert [trace["name"] for trace in errors.plot["data"]] == [FINE, COARSE]
+    assert errors.plot["data"][0]["customdata"][0][0][2].startswith(f"<br>{FINE}: ")
     assert f"“{COARSE}” has the smaller error in 0 of 14 layers and “{FINE}” in 14" in errors.answer
 
     ledger = explorer.bring("Ledger")

@@ -289,11 +289,20 @@ def test_the_toolbar_leads_to_the_history(explorer: Explorer) -> None:
     assert explorer.tabs.front == "History"
 
 
-def test_before_a_room_the_figures_stand_alone(explorer: Explorer) -> None:
-    explorer.toolbar.presented = True
-    assert (explorer.left.visible, explorer.right.visible) == (False, False)
-    explorer.toolbar.presented = False
-    assert (explorer.left.visible, explorer.right.visible) == (True, True)
+def test_before_a_room_there_are_slider_texts_and_map_alone(explorer: Explorer) -> None:
+    squeeze, layers = explorer.strips[0], explorer.layers
+    parts = [*explorer.hidden_columns, layers.controls, squeeze.why, squeeze.why_here.go]
+    assert all(part.visible for part in parts)
+    press(explorer.toolbar.presenting)
+    assert not any(part.visible for part in parts)
+    assert [button.label for button in explorer.toolbar.buttons if button.visible] == []
+    assert explorer.toolbar.keys.presented
+    assert squeeze.slider.follows_page_keys
+    assert squeeze.slider.visible
+    assert layers.frame.view.visible
+    explorer.toolbar.keys._handle_msg("end")
+    assert all(part.visible for part in parts)
+    assert not squeeze.slider.follows_page_keys
 
 
 def test_type_in_figures_grows_once_and_colour_bars_with_it() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import workbench as wb
 from workbench.calibration import LayerStats
 from workbench.models import ModelHandle, open_model
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 from workbench.session import Session, SharedModel
 from workbench.widgets.shell.explorer import Explorer
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,21 +111,31 @@ def collect_running_facts(running: Running) -> dict[str, Any]:
     }
 
 
+def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
+    """What a saved model stores: its own counts of bits, and the bytes of its files."""
+    return Stored(
+        bits_per_weight=quantized.bits_per_weight,
+        nominal_bits=quantized.nominal_bits,
+        coverage=quantized.coverage,
+        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+    )
+
+
 def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored:
     """What a model stores, counted; None stands for the original, whose weights are all as it stores them.
 
     The size of a quantized model is that of its tensors: what the layers of its blocks store, and every other tensor as the model
-    stores it.
+    stores it, decoded where another program had quantized it.
     """
     layers = [model.layer(name) for name in (model.layer_names if quantized is None else quantized.layers)]
-    before = sum(layer.rows * layer.cols * _count_dtype_bits(layer.dtype) for layer in layers)
     if quantized is None:
-        bits = before / sum(layer.rows * layer.cols for layer in layers)
+        bits = sum(layer.rows * layer.cols * layer.bits for layer in layers) / sum(layer.rows * layer.cols for layer in layers)
         return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes)
+    before = sum(model.count_decoded_bytes(layer.name) for layer in layers)
     return Stored(
         bits_per_weight=quantized.bits_per_weight,
         nominal_bits=quantized.nominal_bits,
-        bytes=round(model.stored_bytes + (quantized.ledger.total_bits - before) / 8),
+        bytes=round(model.decoded_bytes - before + quantized.ledger.total_bits / 8),
         coverage=quantized.coverage,
     )
 
@@ -132,8 +143,3 @@ def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored
 def describe_machine() -> list[object]:
     """What a speed that was measured holds for: processor, threads and torch, as a part of a key."""
     return [read_processor_name(), torch.get_num_threads(), torch.__version__]
-
-
-def _count_dtype_bits(dtype: str) -> int:
-    """Bits of one number of a torch type, by its name."""
-    return 8 * getattr(torch, dtype).itemsize

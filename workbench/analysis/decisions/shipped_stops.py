@@ -9,7 +9,7 @@ from typing import Any
 
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, read
-from workbench.models.opening import BUILTIN_FOLDER
+from workbench.models.builtin import BUILTIN_FOLDER
 from workbench.models.text import Text
 
 SHIPPED_FOLDER = BUILTIN_FOLDER / "stops"

@@ -20,10 +20,10 @@ from workbench import presets, subprocess_job
 from workbench.analysis.decisions import shipped_stops
 from workbench.analysis.decisions.headline import (
     Headline,
-    Stored,
     collect_headline_facts,
     collect_running_facts,
     count_stored,
+    count_stored_files,
     describe_machine,
     measure_steps,
 )
@@ -227,7 +227,7 @@ class Squeeze:
     def described(self) -> dict[str, Any]:
         """What makes this one, as JSON values, and the number of threads that speed is measured with."""
         return {
-            "model": str(self.model.folder),
+            "model": self.model.location,
             "store": str(self.store.folder),
             "limit_bytes": self.store.limit_bytes,
             "stops": [asdict(stop) for stop in self.stops],
@@ -328,13 +328,17 @@ class Squeeze:
             measured = yield from map_steps(self.original.steps(), lambda _: ("measuring the original", 0.5))
             stored = asdict(count_stored(self.model, None))
         else:
-            if not self._is_sound(stop):
-                quantized_model = yield from self._quantize(stop)
-                save(quantized_model, self.folder(stop), self.model)
+            yield from self.store_steps(stop)
             steps = measure_steps(self.model_at(stop), self.evaluation, PROMPT)
             measured = yield from map_steps(steps, lambda step: (step.doing, 0.8 + 0.2 * step.fraction))
             stored = asdict(count_stored_files(self.quantized_at(stop), self.folder(stop)))
         self._record(stop, {**stored, **collect_headline_facts(measured, run_steps(self.original.steps()).read)})
+
+    def store_steps(self, stop: Stop) -> Generator[tuple[str, float], None, None]:
+        """Quantize and save one stop, unless it lies there undamaged; yields what it does and its share."""
+        if not self._is_sound(stop):
+            quantized_model = yield from self._quantize(stop)
+            save(quantized_model, self.folder(stop), self.model)
 
     def _measure_speed(self, squeezed: Squeezed) -> Generator[tuple[str, float], None, None]:
         """Measure how fast a stop writes here, whose other figures came with the package."""
@@ -359,16 +363,6 @@ class Squeeze:
     def _entry_key(self, stop: Stop) -> str:
         """Where the measurements of a stop lie: they hold for the evaluation text and this machine."""
         return compute_key("squeeze facts", FACTS_VERSION, self.key(stop), self.evaluation.fingerprint, describe_machine())
-
-
-def count_stored_files(quantized: QuantizedModel, folder: Path) -> Stored:
-    """What a saved model stores: its own counts of bits, and the bytes of its files."""
-    return Stored(
-        bits_per_weight=quantized.bits_per_weight,
-        nominal_bits=quantized.nominal_bits,
-        coverage=quantized.coverage,
-        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
-    )
 
 
 def tabulate_stops(built: Sequence[Squeezed]) -> "pd.DataFrame":

@@ -3,6 +3,7 @@
 Logits are compared window by window and thrown away; what stays is a few numbers for each token.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,13 +176,19 @@ def score(document: int, ids: Tensor, original: Tensor, changed: Tensor) -> tupl
     rows = []
     for start in range(0, len(target), POSITIONS_AT_ONCE):
         piece = slice(start, min(start + POSITIONS_AT_ONCE, len(target)))
-        p, q = original[0, piece].log_softmax(-1), changed[0, piece].log_softmax(-1)
-        # p log(p/q), with 0 · log 0 = 0 for tokens that the original rules out
-        kl = torch.where(p.isneginf(), torch.zeros_like(p), p.exp() * (p - q)).sum(-1)
-        losses = [-x.gather(1, target[piece, None])[:, 0] for x in (p, q)]
-        rows.append([kl.double(), p.argmax(-1), q.argmax(-1), *(loss.double() for loss in losses)])
+        rows.append(score_positions(original[0, piece].log_softmax(-1), changed[0, piece].log_softmax(-1), target[piece]))
     columns = [torch.cat(column).numpy() for column in zip(*rows, strict=True)]
     return (np.full(len(target), document), target.numpy(), *columns)
+
+
+def score_positions(p: Tensor, q: Tensor, target: Tensor, floor: float = -math.inf) -> list[Tensor]:
+    """KL, both likeliest ids and both losses of the tokens `target [n]`, from log-probabilities `p` and `q` `[n, V]`.
+
+    Tokens whose log-probability in `p` is not above `floor` count nothing in the KL: 0 · log 0 = 0 for those it rules out.
+    """
+    kl = torch.where(p > floor, p.exp() * (p - q), torch.zeros_like(p)).sum(-1)
+    losses = [-x.gather(1, target[:, None])[:, 0].double() for x in (p, q)]
+    return [kl.double(), p.argmax(-1), q.argmax(-1), *losses]
 
 
 def summarise(per_token: Tokens, text: str) -> Divergence:
@@ -209,4 +216,9 @@ def summarise(per_token: Tokens, text: str) -> Divergence:
 def sum_tokens_by_unit(per_token: Tokens, columns: np.ndarray) -> np.ndarray:
     """Sums `[units, k + 1]` of `columns [tokens, k]` over what intervals leave out in turn, and the number of tokens."""
     counted = np.concatenate([columns, np.ones((len(columns), 1))], 1)
-    return intervals.sum_by_unit(counted, intervals.assign_units(per_token.document, per_token.window, counted[:, -1]))
+    return intervals.sum_by_unit(counted, assign_token_units(per_token))
+
+
+def assign_token_units(per_token: Tokens) -> np.ndarray:
+    """The number of each token's unit, see `intervals.assign_units`."""
+    return intervals.assign_units(per_token.document, per_token.window, np.ones(len(per_token.kl)))

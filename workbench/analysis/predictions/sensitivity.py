@@ -1,15 +1,31 @@
-"""Sensitivity of every layer under every recipe: stored bits and KL of each layer alone; the options of an allocation."""
+"""Sensitivity of every layer under every recipe: stored bits and KL of each layer alone; the options of an allocation.
+
+On a cluster each worker keeps the hidden states of the text once, and measures one layer under one recipe after the other.
+"""
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.calibration import CalibrationStats
+from workbench.calibration import CalibrationStats, LayerStats
+from workbench.cluster.connection import Cluster
+from workbench.cluster.task_inputs import (
+    describe_model,
+    open_described_model,
+    read_shared_stats,
+    read_shared_text,
+    share_stats,
+    share_text,
+)
+from workbench.cluster.task_map import Task, TaskProgress, map_tasks_steps
 from workbench.errors import RecipeError
 from workbench.intervals import make_interval_columns
-from workbench.jobs import run_steps
+from workbench.jobs import map_steps, run_steps
+from workbench.models.handle import ModelHandle
+from workbench.models.text import Text
 from workbench.quantizers import quantize
 from workbench.recipe import Recipe
 from workbench.store import Store, compute_key
@@ -41,6 +57,7 @@ def sensitivity(
     stats: CalibrationStats | None = None,
     layers: str = "*",
     store: Store | None = None,
+    cluster: Cluster | None = None,
     on_progress: Callable[[Measured], None] | None = None,
 ) -> "pd.DataFrame":
     """Measure what each layer costs under each recipe, each layer quantized alone in an otherwise original model.
@@ -51,6 +68,7 @@ def sensitivity(
         stats: What `wb.calibrate` gives, for recipes that need it.
         layers: Patterns of layer names, separated by commas.
         store: Where rows are found by content, and new ones are kept.
+        cluster: Where to measure, from `workbench.cluster.open_cluster`; here when absent. The same on one thread here.
         on_progress: Called with a `Measured` after every row.
 
     Returns:
@@ -70,7 +88,7 @@ def sensitivity(
         >>> table["recipe"].tolist(), bool(table["kl"][0] > table["kl"][1])
         (['2 bits', '4 bits'], True)
     """
-    return run_steps(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store), on_progress)
+    return run_steps(sensitivity_steps(replay, recipes, stats=stats, layers=layers, store=store, cluster=cluster), on_progress)
 
 
 def sensitivity_steps(
@@ -80,6 +98,7 @@ def sensitivity_steps(
     stats: CalibrationStats | None = None,
     layers: str = "*",
     store: Store | None = None,
+    cluster: Cluster | None = None,
 ) -> Generator[Measured, None, "pd.DataFrame"]:
     """The same as a generator that yields a step for each row and returns the table, for a job that can be stopped."""
     import pandas as pd
@@ -90,17 +109,58 @@ def sensitivity_steps(
             f"{len(names)} layers match {layers!r} and {len(recipes)} recipes are given; at least one of each is needed. "
             f"Names look like {replay.model.layer_names[0]!r}, * matches anything."
         )
+    pairs = [(name, label) for name in names for label in recipes]
+    if cluster is None:
+        effects = list[dict[str, float]]()
+        for name, label in pairs:
+            effects.append(measure_layer_effect(replay, name, recipes[label], stats, store))
+            yield Measured(f"{name}, {label}", len(effects) - 1, len(pairs))
+    else:
+        effects = yield from _measure_there_steps(replay, pairs, recipes, stats, store or Store(), cluster)
     floor, rows = replay.noise.kl, list[dict[str, Any]]()
-    for name in names:
-        for label, recipe in recipes.items():
-            effect = measure_layer_effect(replay, name, recipe, stats, store)
-            layer = replay.model.layer(name)
-            labels = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
-            rows.append(
-                {**labels, **effect, "floor": floor, "significant": is_above_noise(effect["kl"], effect["kl_low"], floor)}
-            )
-            yield Measured(f"{name}, {label}", len(rows) - 1, len(names) * len(recipes))
+    for (name, label), effect in zip(pairs, effects, strict=True):
+        layer = replay.model.layer(name)
+        labels = {"name": name, "block": layer.block, "matrix": layer.matrix, "recipe": label}
+        rows.append({**labels, **effect, "floor": floor, "significant": is_above_noise(effect["kl"], effect["kl_low"], floor)})
     return pd.DataFrame(rows)
+
+
+def _measure_there_steps(
+    replay: Replay,
+    pairs: Sequence[tuple[str, str]],
+    recipes: Mapping[str, Recipe],
+    stats: CalibrationStats | None,
+    store: Store,
+    cluster: Cluster,
+) -> Generator[Measured, None, list[dict[str, float]]]:
+    """The effects of these layers and recipes, measured by the workers of a cluster."""
+    described, shared = describe_model(replay.model), share_text(replay.text, store)
+    keys = {} if stats is None else share_stats(stats, {name for name, _ in pairs}, store)
+    tokens = sum(span.stop - span.start - 1 for span in replay.spans)
+    tasks = []
+    for name, label in pairs:
+        arguments = {"model": described, "text": shared, "tokens": tokens, "layer": name}
+        arguments |= {"recipe": recipes[label].to_dict(), "stats": keys.get(name)}
+        key = _compute_effect_key(replay, name, recipes[label], stats)
+        tasks.append(Task(key, arguments, "sensitivity", f"{name} by {recipes[label].name}"))
+
+    def tell(step: TaskProgress) -> Measured:
+        return Measured("" if step.newest is None else step.newest.what, step.done - 1, step.total)
+
+    return (yield from map_steps(map_tasks_steps(measure_task_effect, tasks, store, cluster), tell))
+
+
+def measure_task_effect(arguments: Mapping[str, Any], store: Store) -> dict[str, float]:
+    """One layer under one recipe, in any process."""
+    model, text = open_described_model(arguments["model"]), read_shared_text(arguments["text"], store)
+    stats = read_shared_stats(arguments["layer"], arguments["stats"], store)
+    replay = _keep_replay(model, text, arguments["tokens"])
+    return _compute_layer_effect(replay, arguments["layer"], Recipe.from_dict(arguments["recipe"]), stats)
+
+
+@lru_cache(maxsize=1)
+def _keep_replay(model: ModelHandle, text: Text, tokens: int) -> Replay:
+    return Replay(model, text, tokens=tokens)
 
 
 def is_above_noise(kl: float, low: float, floor: float) -> bool:
@@ -112,14 +172,27 @@ def measure_layer_effect(
     replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats | None, store: Store | None
 ) -> dict[str, float]:
     """Bits and consequences of one layer, from the store where it is there."""
-    text = [replay.text.fingerprint, sum(span.stop - span.start for span in replay.spans)]
-    facts = stats.facts() if stats is not None else {}
-    made_from = compute_key("sensitivity", VERSION, replay.model.fingerprint, layer, recipe.to_dict(), text, facts)
+    made_from = _compute_effect_key(replay, layer, recipe, stats)
     if store is not None and (entry := store.get(made_from)) is not None:
         return dict(entry.facts)
+    figures = _compute_layer_effect(replay, layer, recipe, stats)
+    if store is not None:
+        store.put(made_from, {}, figures, kind="sensitivity", what=f"{layer} by {recipe.name}")
+    return figures
+
+
+def _compute_effect_key(replay: Replay, layer: str, recipe: Recipe, stats: CalibrationStats | None) -> str:
+    """Where the figures of one layer under one recipe lie."""
+    text = [replay.text.fingerprint, sum(span.stop - span.start for span in replay.spans)]
+    facts = stats.facts() if stats is not None else {}
+    return compute_key("sensitivity", VERSION, replay.model.fingerprint, layer, recipe.to_dict(), text, facts)
+
+
+def _compute_layer_effect(replay: Replay, layer: str, recipe: Recipe, stats: Mapping[str, LayerStats] | None) -> dict[str, float]:
+    """Bits and consequences of one layer."""
     result = quantize(replay.model, layer, recipe, stats=stats)
     effect = replay.divergence({layer: result})
-    figures = {
+    return {
         "parameters": result.ledger.weights,
         "bits": result.ledger.total_bits,
         "bits_per_weight": result.bits_per_weight,
@@ -129,6 +202,3 @@ def measure_layer_effect(
         "perplexity": effect.perplexity,
         "top1_changed": effect.top1_changed,
     }
-    if store is not None:
-        store.put(made_from, {}, figures, kind="sensitivity", what=f"{layer} by {recipe.name}")
-    return figures

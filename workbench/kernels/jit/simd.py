@@ -221,6 +221,12 @@ def _emit_store_pairs(builder: Any, data: Any, at: Any, first: Any, second: Any)
     builder.store(pairs, compute_address(builder, data, at, pairs.type), align=1)
 
 
+def _emit_store_words(builder: Any, data: Any, at: Any, v: Any) -> None:
+    """32 whole numbers below 2^16, as uint16."""
+    words = builder.trunc(builder.fptoui(v, INTEGERS), WORD_VECTOR)
+    builder.store(words, compute_address(builder, data, at, WORD_VECTOR), align=1)
+
+
 def _emit_prefetch(builder: Any, data: Any, at: Any) -> Any:
     """Ask for a cache line that will be read soon; an address past the end does no harm."""
     pointer = builder.bitcast(builder.gep(data, [at]), I8.as_pointer())
@@ -263,8 +269,13 @@ store_floats = define_operation(
 )
 fill = define_operation("fill", Floats, _emit_fill)
 add_floats = define_operation("add_floats", Floats, lambda b, x, y: b.fadd(x, y))
+subtract = define_operation("subtract", Floats, lambda b, x, y: b.fsub(x, y))
 multiply = define_operation("multiply", Floats, lambda b, x, y: b.fmul(x, y))
 multiply_add = define_operation("multiply_add", Floats, _emit_multiply_add)
+choose_less = define_operation(
+    "choose_less", Floats, lambda b, x, y, first, second: b.select(b.fcmp_ordered("<", x, y), first, second)
+)  # of `first` where x < y, else of `second`
+store_words = define_operation("store_words", types.void, _emit_store_words)
 no_codes = define_operation("no_codes", Codes, lambda _: build_splat(CODE_VECTOR, 0))
 field_1 = define_operation("field_1", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 1))
 field_2 = define_operation("field_2", Codes, lambda b, data, at: emit_unpack_field(b, data, at, 2))

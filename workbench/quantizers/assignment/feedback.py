@@ -29,6 +29,8 @@ def list_tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]
 
 def _divide_by_factor(u: Tensor, error: Tensor) -> Tensor:
     """D U_bb⁻¹: the columns that follow then repair as much as they can."""
+    if len(u) == 1:
+        return error * u.reciprocal()  # as LAPACK does it
     return torch.linalg.solve_triangular(u, error, upper=True, left=False)
 
 
@@ -52,25 +54,33 @@ def feed_back(
     first = 0
     for tiles in batches:
         last = first + sum(stop - start for start, stop in tiles)
-        errors = torch.empty(len(w), last - first, dtype=w.dtype)
         u = exact[first:last].to(w.dtype)  # no second matrix beside a wide one
-        done = first
+        waiting = _copy_by_columns(x[:, first:last]) if len(tiles) == last - first else x[:, first:last]
+        errors = torch.empty(len(w), last - first, dtype=w.dtype)
+        done = 0
         for start, stop in tiles:
-            tile = slice(done, done + stop - start)
-            w[:, start:stop] = x[:, tile]
-            values = quantize(w, start, stop, _compute_remaining_cost(exact[tile, tile]))
-            rows = slice(tile.start - first, tile.stop - first)
-            error = divide(u[rows, tile], x[:, tile] - values)
+            tile, later = slice(done, done + stop - start), slice(done + stop - start, last - first)
+            columns = slice(first + tile.start, first + tile.stop)
+            w[:, start:stop] = waiting[:, tile]
+            values = quantize(w, start, stop, _compute_remaining_cost(exact[columns, columns]))
+            error = divide(u[tile, columns], waiting[:, tile] - values)
             w[:, start:stop] = values
+            errors[:, tile] = error
+            waiting[:, later].addmm_(error, u[tile, first:last][:, later], alpha=-1)
             done = tile.stop
-            errors[:, rows] = error
-            x[:, done:last].addmm_(error, u[rows, done:last], alpha=-1)
         x[:, last:].addmm_(errors, u[:, last:], alpha=-1)
         first = last
         yield w
 
 
+def _copy_by_columns(x: Tensor) -> Tensor:
+    """A copy that holds each column in one piece, for work on one column at a time."""
+    return x.mT.contiguous().mT
+
+
 def _compute_remaining_cost(u: Tensor) -> Tensor:
     """(UᵀU)⁻¹ `[k, k]` over its mean diagonal: what errors in these columns cost once the columns after them make up for them."""
+    if len(u) == 1:
+        return torch.ones_like(u)
     metric = torch.cholesky_inverse(u, upper=True)
     return metric / metric.diagonal().mean()

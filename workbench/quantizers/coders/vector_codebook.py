@@ -10,6 +10,7 @@ from torch import Tensor
 from workbench.kernels.formats.codebook import compute_index_width
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
+from workbench.kernels.search.vector_search import find_nearest_vectors
 from workbench.part_settings import make_group_setting
 from workbench.quantizers.coders.binary_codebook import CodebookScales
 from workbench.quantizers.coders.fitting import binary_kmeans, sign_planes, vector_kmeans
@@ -89,13 +90,11 @@ class VectorCodebook(Coder[Codebooks, CodebookScales]):
         book, scale = params.codebook, params.scale.mT
         full_columns = w.shape[1] // self.length * self.length
         y = w[:, :full_columns].reshape(-1, self.length)
-        codes = vector_kmeans.find_nearest_codewords(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(
-            len(w), -1
-        )
+        codes = find_nearest_vectors(y, scale.repeat_interleave(full_columns // self.length, 0), book).view(len(w), -1)
         if full_columns == w.shape[1]:
             return codes
         rest = w[:, full_columns:]
-        return torch.cat([codes, vector_kmeans.find_nearest_codewords(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
+        return torch.cat([codes, find_nearest_vectors(rest, scale, book[:, : rest.shape[1]])[:, None]], 1)
 
     def encode_under(self, metric: Tensor, w: Tensor, params: CodebookScales, columns: slice) -> Tensor:
         """The index of the codeword that costs least."""

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,28 @@ class Memory:
     best: tuple[Tensor, ...]
     best_loss: float
     bad: int
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything as named tensors and JSON facts, to be stored."""
+        tensors = {f"values.{i}": value for i, value in enumerate(self.values)}
+        tensors |= {f"best.{i}": value for i, value in enumerate(self.best)}
+        for i, state in self.optimizer["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        facts = {"step": self.step, "best_loss": self.best_loss, "bad": self.bad, "groups": self.optimizer["param_groups"]}
+        return tensors, facts
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> "Memory":
+        """What `to_tensors` gave."""
+        count = sum(name.startswith("values.") for name in tensors)
+        values, best = (tuple(tensors[f"{kind}.{i}"] for i in range(count)) for kind in ("values", "best"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            kind, index, *name = key.split(".")
+            if kind == "optimizer":
+                state.setdefault(int(index), {})[name[0]] = tensor
+        optimizer = {"state": state, "param_groups": facts["groups"]}
+        return cls(facts["step"], values, optimizer, best, facts["best_loss"], facts["bad"])
 
 
 @dataclass(frozen=True)

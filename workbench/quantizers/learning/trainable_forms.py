@@ -80,11 +80,20 @@ class StoredForms:
             return tree
         target = self.latent[layer].value()
         if choose or layer not in self.chosen:
-            with torch.no_grad():
-                inner = find_coded_node(self.fill(layer, self.trees[layer], "", rounded=True))
-                self.chosen[layer] = formats.recode_nearest(inner, target)
+            self._choose(layer, target)
         tree = replace_codes(tree, self.chosen[layer])
         return tree if rounded else _attach_gradient(tree, target)
+
+    def choose_codes(self) -> None:
+        """Choose the codes of all layers anew."""
+        for layer, latent in self.latent.items():
+            self._choose(layer, latent.value())
+
+    @torch.no_grad()
+    def _choose(self, layer: str, target: Tensor) -> None:
+        """Choose a layer's codes: those nearest to `target`, with floats as they are stored."""
+        inner = find_coded_node(self.fill(layer, self.trees[layer], "", rounded=True))
+        self.chosen[layer] = formats.recode_nearest(inner, target)
 
     def fill(self, layer: str, node: Packed, path: str, rounded: bool) -> Packed:
         """A node and what is below it, with floats as they are now."""

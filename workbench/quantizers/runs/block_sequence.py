@@ -7,7 +7,7 @@ learned before its first layer, on the inputs that it then has. In memory: one b
 both models.
 """
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import is_sparse, iterate_windows, list_gaps
-from workbench.errors import RecipeError
 from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import QuantizedLayer
@@ -27,8 +26,10 @@ from workbench.quantizers.learning.block import BlockLoss, learn_block
 from workbench.quantizers.learning.inputs import Input
 from workbench.quantizers.learning.refine import QuantizedBlock
 from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, quantize_layer
+from workbench.quantizers.runs.block_recipes import check_outside, find_whole_refinement, group_by_transform
 from workbench.quantizers.runs.block_refinement import RefinedBlock, compute_aim, measure_layers, refine
 from workbench.quantizers.runs.block_run import BlockRun, Seen, round_inputs
+from workbench.quantizers.runs.model_refinement import refine_whole_model
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import is_measured
 from workbench.quantizers.runs.run_checkpoint import Finished
@@ -60,9 +61,10 @@ class BlockSequence:
         self.model, self.chosen, self.scopes = model, dict(chosen), Scopes(plan, chosen)
         self.head, self.embedding = (name if name in chosen else None for name in (model.head_name, model.embedding_name))
         for name in (self.head, self.embedding):
-            _check_outside(name, chosen)
+            check_outside(name, chosen)
         self.row = BlockRow(model)
-        self.windows = list(iterate_windows(model, text, tokens, seed))
+        self.windows, self.seed = list(iterate_windows(model, text, tokens, seed)), seed
+        self.whole = find_whole_refinement(chosen)
         token_count = sum(window.shape[1] for window in self.windows)
         self.calibration: dict[str, Any] = {
             "text": text.name,
@@ -100,7 +102,8 @@ class BlockSequence:
         """The whole run."""
         yield from self.scopes.prepare_beginning(self.model, self.phases)
         states = (yield from self.first_pass()) if self.looks_first else {}
-        return (yield from self.second_pass(states))
+        layers = yield from self.second_pass(states)
+        return layers if self.whole is None else (yield from refine_whole_model(self, layers, self.whole))
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original: BlockPass | None = None) -> BlockRun:
         """Block `index` at work on what it is called with in the quantized and, where there is one, in the original model."""
@@ -157,7 +160,7 @@ class BlockSequence:
         """The states of one block's `chosen` layers: bases learned together on its output, others fitted on their own inputs."""
         inputs, states = list[Input](), dict[str, State]()
         learned = None
-        for group in _group_by_transform(run.inputs(), chosen):
+        for group in group_by_transform(run.inputs(), chosen):
             recipe = self.chosen[group[0]]
             if isinstance(recipe.transform, Learned):
                 learned = learned or recipe.transform
@@ -198,7 +201,7 @@ class BlockSequence:
     def second_pass(self, states: dict[str, State]) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """Every chosen layer, in the order in which they run, on the outputs of the quantized layers before it."""
         done: dict[str, QuantizedLayer] = {}
-        self.steps_left = iter(range(len(self.chosen) + len(self.learning()) + len(self.refining())))
+        self.steps_left = iter(range(self.count))
         # at once up to the first block: with the original embedding
         original = self.row.start(self.windows, self.head) if self.compares else None
         if self.embedding is not None:
@@ -239,8 +242,12 @@ class BlockSequence:
 
     def locate(self, name: str) -> Place:
         """The next step of the second pass."""
-        count = len(self.chosen) + len(self.learning()) + len(self.refining())
-        return Place(name, next(self.steps_left), count, self.phases - 1, self.phases)
+        return Place(name, next(self.steps_left), self.count, self.phases - 1, self.phases)
+
+    @property
+    def count(self) -> int:
+        """Steps of the second pass."""
+        return len(self.chosen) + len(self.learning()) + len(self.refining()) + (self.whole is not None)
 
     def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
         """The token embedding by its weights alone, before the blocks, which then read what it gives them."""
@@ -376,24 +383,3 @@ class BlockSequence:
         if layer.name in states and isinstance(transform, Learned) and len(others) > 1:
             return mark_transform(layer, others[0], len(others))
         return layer
-
-
-def _check_outside(name: str | None, chosen: Mapping[str, Recipe]) -> None:
-    """Raise RecipeError where a layer outside of the blocks has a recipe that learns from the output of a block."""
-    recipe = chosen.get(name or "")
-    if recipe is None or not (recipe.refines or isinstance(recipe.transform, Learned)):
-        return
-    part = f"refinement {recipe.refinement.name!r}" if recipe.refines else f"transform {recipe.transform.name!r}"
-    raise RecipeError(
-        f"{part} works on the output of a block, and {name!r} is in no block; use a plan that gives it a recipe without one."
-    )
-
-
-def _group_by_transform(inputs: Iterable[Sequence[str]], chosen: Mapping[str, Recipe]) -> list[list[str]]:
-    """The chosen layers by input and transform."""
-    groups: dict[tuple[str, Any], list[str]] = {}
-    for names in inputs:
-        for name in names:
-            if name in chosen:
-                groups.setdefault((names[0], chosen[name].transform), []).append(name)
-    return list(groups.values())

@@ -88,7 +88,7 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     moments = widest * widest * MOMENT_BYTES if widest else 0
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
     reading = 2 * weights * tokens * BLOCK_RUNS / _measure_multiply_speed() if tokens else 0.0
-    rest = model.stored_bytes - sum(size * _read_stored_width(model, name) for name, size in sizes.items())
+    rest = model.decoded_bytes - sum(model.count_decoded_bytes(name) for name in sizes)
     disk, learned = int(stored + max(rest, 0)), any(map(_needs_training, chosen.values()))
     return Preflight(f"{weights:,} weights to quantize", int(memory), disk, coding + reading, learned)
 
@@ -152,11 +152,6 @@ def _try_recipe(model: "ModelHandle", name: str, recipe: Recipe) -> tuple[float,
 def _needs_training(recipe: Recipe) -> bool:
     """Whether a recipe trains something, whose time is not estimated."""
     return recipe.refines or recipe.transform.learns
-
-
-def _read_stored_width(model: "ModelHandle", name: str) -> float:
-    """Bytes of a weight in the checkpoint."""
-    return getattr(torch, model.layer(name).dtype, torch.float32).itemsize
 
 
 def _compute_max_sum(pairs: Iterable[tuple[int | None, int]]) -> int:

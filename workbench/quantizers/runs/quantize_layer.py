@@ -14,7 +14,7 @@ from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.shrinkage import make_zero_moment, warn_of_few
-from workbench.recipe import Recipe
+from workbench.recipe import Part, Recipe
 
 if TYPE_CHECKING:
     from workbench.calibration import LayerStats
@@ -70,16 +70,29 @@ def quantize_weight_steps(
     moment, tokens, measured = (
         find_moment(layer, recipe, stats),
         find_token_count(layer.name, stats),
-        measured and is_measured(layer),
+        measured and is_measured(layer, stats),
     )
     result = yield from quantize_layer(weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured)
     warn_of_few({layer.name: result})
     return result
 
 
-def is_measured(layer: Layer) -> bool:
-    """Whether the second moment that a layer is quantized under says what its output loses: an embedding has none of its own."""
-    return layer.role != "embedding"
+def is_measured(layer: Layer, stats: Stats | None = None) -> bool:
+    """Whether the second moment that a layer is quantized under says what its output loses: an embedding has none of its own, and
+    one without correlations does not say it."""
+    return layer.role != "embedding" and not getattr(stats, "diagonal", False)
+
+
+def _check_diagonal(layer: str, recipe: Recipe) -> None:
+    """RecipeError where a recipe needs correlations between inputs, of which only mean squares are known."""
+    parts: list[Part] = [part for part in (recipe.split, recipe.assignment, recipe.correction) if part.needs_moment]
+    parts += [recipe.transform] if recipe.transform.learns else []
+    parts += [recipe.refinement] if recipe.refines else []
+    if parts:
+        raise RecipeError(
+            f"{parts[0].kind} {parts[0].name!r} of layer {layer!r} needs correlations between inputs, and an importance matrix "
+            f"holds only their mean squares; calibrate on text, or use a recipe without it."
+        )
 
 
 def find_moment(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | None:
@@ -95,6 +108,8 @@ def find_moment(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | N
         return torch.eye(layer.cols) if needs else None
     if stats is None:
         return None
+    if getattr(stats, "diagonal", False):
+        _check_diagonal(layer.name, recipe)
     if layer.name in stats:
         return stats[layer.name].moment
     if needs and layer.name in getattr(stats, "unreached", {}):

@@ -141,7 +141,11 @@ def _quantize_one_by_one(
         if scopes.waits(name):
             yield position.progress("share")
             scopes.prepare(name, model, stats, states)
-        weight, shared, facts = model.weight(name), scopes.shared(name), (find_token_count(name, stats), is_measured(layer))
+        weight, shared, facts = (
+            model.weight(name),
+            scopes.shared(name),
+            (find_token_count(name, stats), is_measured(layer, stats)),
+        )
         steps = quantize_layer(weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
         result = scopes.mark((yield from position.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
@@ -199,6 +203,19 @@ def _check_rounding(model: "ModelHandle", name: str, recipe: Recipe) -> None:
             f"activations {recipe.activations.name!r} quantize a layer's input, but the router {name!r} does its own matmul; "
             f"use a plan that gives it a recipe without them."
         )
+
+
+def add_head(model: "ModelHandle", plan: Recipe | LayerPlan, recipe: Recipe) -> tuple[LayerPlan, str]:
+    """The plan with this recipe for the output head, and the name of the layer that gets it.
+
+    Where the head is tied to the embedding that is the embedding, whose one packed matrix then serves both. RecipeError for a
+    model without a head.
+    """
+    name = model.head_name if model.tied_head is None else model.embedding_name
+    if name is None:
+        raise RecipeError(f"{model.source!r} has no output head that can be quantized; leave --head out.")
+    rules = plan.rules if isinstance(plan, LayerPlan) else plan_for_fused(model, plan).rules
+    return LayerPlan(((name, recipe), *rules)), name
 
 
 def select_layer_names(model: "ModelHandle", recipe: Recipe | LayerPlan, patterns: str) -> list[str]:

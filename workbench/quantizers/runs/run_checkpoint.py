@@ -9,6 +9,7 @@ from workbench.artifact.folder_layout import deserialize_tree, make_tensor_key, 
 from workbench.kernels.packing.packed import build_ledger
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import State
+from workbench.quantizers.learning.descent import Memory
 from workbench.quantizers.runs.block_refinement import RefinedBlock
 from workbench.recipe import Recipe
 from workbench.store import Store
@@ -67,6 +68,17 @@ class Finished:
             for layer in block.layers.values():
                 self.keep_layer(layer, "refined")
             self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
+
+    def descent(self, name: str) -> Memory | None:
+        """How far the training of `name` has come, or None."""
+        entry = self.store.get(self.key("descent", name)) if self.store else None
+        return None if entry is None else Memory.from_tensors(entry.tensors, entry.facts)
+
+    def keep_descent(self, name: str, memory: Memory) -> None:
+        """Keep how far the training of `name` has come."""
+        if self.store is not None:
+            tensors, facts = memory.to_tensors()
+            self.store.put(self.key("descent", name), tensors, facts, kind="training", what=f"{name}, step {memory.step}")
 
     def states(self, block: str, chosen: Mapping[str, Recipe]) -> dict[str, State] | None:
         """What the transforms of a block's layers found out, or None; `chosen` has the recipe of every layer."""

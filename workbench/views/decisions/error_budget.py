@@ -8,7 +8,8 @@ import pandas as pd
 from workbench.analysis.decisions.error_budget import ErrorBudget
 from workbench.intervals import Interval, format_interval
 from workbench.views import theme as themes
-from workbench.views.figure import Figure
+from workbench.views.figure import BREAK, Figure
+from workbench.views.layer_grid import build_block_axis, draw_layer_grid
 from workbench.views.theme import Theme
 
 Plot = dict[str, Any]
@@ -35,10 +36,10 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
         'Which layers cause the error?'
     """
     table = budget.layers
-    names = _label_layers(table)
+    places = list(range(len(table)))
     clear = table["significant"].to_numpy(bool)
     bars = [
-        _build_layer_bars(table, names, effects, colour, name, theme)
+        _build_layer_bars(table, effects, colour, name, theme)
         for effects, colour, name in (
             (clear, theme.quantized, "this layer alone"),
             (~clear, theme.border, "alone, within the noise"),
@@ -48,39 +49,41 @@ def draw_error_waterfall(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) ->
     line = {
         "type": "scatter",
         "mode": "lines",
-        "x": names,
+        "x": places,
+        "customdata": table["name"].tolist(),
         "y": table["accumulated"].tolist(),
         "name": "this and all earlier layers",
         "line": {"color": theme.original, "width": 2, "shape": "hv"},
-        "hovertemplate": "up to %{x}<br>KL %{y:.3g}<extra></extra>",
+        "hovertemplate": "up to %{customdata}<br>KL %{y:.3g}<extra></extra>",
     }
-    floor = themes.build_noise_line(names, budget.floor, theme)
+    floor = themes.build_noise_line(places, budget.floor, theme)
     layout = themes.build_layout(
         theme,
+        x="block",
         y="KL, nats per token (log scale)",
         height=420,
         showlegend=True,
         yaxis=themes.LOGARITHMIC | {"tickformat": "~g"},
-        xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
-        bargap=themes.compute_bar_gap(len(names), 0.15),
+        xaxis=build_block_axis(table),
+        bargap=themes.compute_bar_gap(len(places), 0.15),
         barmode="overlay",
     )
-    layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
     plot = {"data": [*bars, line, floor], "layout": layout}
     return Figure("Which layers cause the error?", _describe_error_waterfall(budget), plot, table)
 
 
-def _build_layer_bars(table: pd.DataFrame, names: list[str], effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
+def _build_layer_bars(table: pd.DataFrame, effects: np.ndarray, colour: str, name: str, theme: Theme) -> Plot:
     """Bars with intervals for some layers, by a mask."""
     chosen = table[effects]
     return {
         "type": "bar",
-        "x": [label for label, shown in zip(names, effects, strict=True) if shown],
+        "x": np.flatnonzero(effects).tolist(),
+        "customdata": chosen["name"].tolist(),
         "y": chosen["kl"].tolist(),
         "name": name,
         "marker": {"color": colour},
         "error_y": themes.build_error_bars(chosen, "kl", theme.muted, thickness=1, width=2),
-        "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
+        "hovertemplate": "%{customdata}<br>KL alone %{y:.3g}<extra></extra>",
     }
 
 
@@ -131,7 +134,7 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
     limit = float(pairs["interaction"].abs().max()) or 1.0
     heat = {
         "type": "heatmap",
-        "x": [short[name] for name in names[:-1]],
+        "x": [short[name].replace(" · ", BREAK) for name in names[:-1]],  # in two lines they stand level
         "y": [short[name] for name in names[1:]],
         "z": [row[:-1] for row in grid[1:]],
         "colorscale": themes.DIVERGING,
@@ -142,7 +145,7 @@ def draw_interactions(budget: ErrorBudget, *, theme: Theme = themes.LIGHT) -> Fi
         "colorbar": themes.build_colorbar(theme, "joint KL − sum") | {"tickformat": "~g"},
         "hovertemplate": "%{x} and %{y}<br>interaction %{z:.3g} nats per token<extra></extra>",
     }
-    layout = themes.build_layout(theme, height=380, xaxis={"tickangle": -30}, yaxis={"autorange": "reversed"})
+    layout = themes.build_layout(theme, height=380, xaxis={"tickangle": 0}, yaxis={"autorange": "reversed"})
     return Figure(
         "Which layers amplify each other's error?", _describe_interactions(pairs), {"data": [heat], "layout": layout}, pairs
     )
@@ -162,11 +165,11 @@ def _describe_interactions(pairs: pd.DataFrame) -> str:
 
 
 def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = themes.LIGHT) -> Figure:
-    """Draw the stored bits of every layer under a plan, coloured by recipe.
+    """Draw the stored bits of every layer under a plan, one cell a layer.
 
     Args:
         table: The table of `wb.allocate`, with the columns block and matrix beside it.
-        painted: Names of the layers whose recipe was fixed by hand; they are marked.
+        painted: Names of the layers whose recipe was fixed by hand; a corner of their cell is orange.
         theme: The colours, light ones when absent.
 
     Returns:
@@ -180,40 +183,14 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
         >>> wb.figures.bit_plan(pd.DataFrame(rows, columns=columns), painted={"first"}).answer
         '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight overall. 1 set by hand.'
     """
-    names, traces = _label_layers(table), list[Plot]()
-    for index, recipe in enumerate(dict.fromkeys(table.sort_values("bits_per_weight")["recipe"])):
-        with_recipe = (table["recipe"] == recipe).to_numpy()
-        edge = [theme.accent if name in painted else theme.surface for name in table.loc[with_recipe, "name"]]
-        traces.append(
-            {
-                "type": "bar",
-                "x": [name for name, chosen in zip(names, with_recipe, strict=True) if chosen],
-                "y": table.loc[with_recipe, "bits_per_weight"].tolist(),
-                "name": recipe,
-                "marker": {"color": themes.CATEGORIES[index % len(themes.CATEGORIES)], "line": {"color": edge, "width": 2}},
-                "customdata": table.loc[with_recipe, ["kl", "name"]].to_numpy().tolist(),
-                "hovertemplate": f"%{{x}}: {recipe}<br>%{{y:.2f}} stored bits, KL alone %{{customdata[0]:.3g}}<extra></extra>",
-            }
-        )
-    layout = themes.build_layout(
-        theme,
-        y="stored bits per weight",
-        height=340,
-        showlegend=True,
-        barmode="overlay",
-        bargap=0.15,
-        xaxis={
-            "tickangle": -60,
-            "tickfont": {"size": 10, "color": theme.muted},
-            "categoryorder": "array",
-            "categoryarray": names,
-        },
-    )
+    pairs = zip(table["recipe"], table["kl"], strict=True)
+    notes = [f"<br>{recipe}<br>KL alone {themes.format_error(kl)}" for recipe, kl in pairs]
+    plot = draw_layer_grid(table, "bits_per_weight", None, painted=painted, notes=notes, theme=theme)
     counts = ", ".join(f"{themes.format_count(int(n), 'layer')} {recipe}" for recipe, n in table["recipe"].value_counts().items())
     stored = table["bits"].sum() / table["parameters"].sum()
     by_hand = f" {len(painted)} set by hand." if painted else ""
     answer = f"{counts}: {stored:.2f} stored bits per weight overall.{by_hand}"
-    return Figure("Which layers get the bits?", answer, {"data": traces, "layout": layout}, table)
+    return Figure("Which layers get the bits?", answer, plot, table)
 
 
 def draw_pareto_front(

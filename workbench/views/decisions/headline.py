@@ -107,6 +107,6 @@ def render_headline(
     words = describe_perplexity_ratio(stored) if sentence is None else sentence
     paragraph = f"<p style='margin:2px 0;font-size:0.8rem'>{html.escape(words)}</p>"
     figures = (
-        f"<dl style='display:grid;grid-template-columns:repeat(auto-fit,minmax(6.6rem,1fr));gap:4px 10px;margin:0'>{cells}</dl>"
+        f"<dl style='display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:4px 10px;margin:0'>{cells}</dl>"
     )
     return f"<div aria-live='polite'>{figures}{paragraph}</div>"

@@ -4,45 +4,23 @@ import pandas as pd
 
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
+from workbench.views.layer_grid import draw_layer_grid
+from workbench.views.layer_names import label_layer
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import label_block, label_layer, shorten_matrix_name
 
 
 def draw_compared_errors(
     table: pd.DataFrame, selected: str | None, labels: tuple[str, str], *, theme: Theme = themes.LIGHT
 ) -> Figure:
-    """Two bars a layer of `tabulate_errors`; `labels` are what the run beside and the one on show are called."""
+    """A cell for each layer of `tabulate_errors`, blue where the run on show loses less and orange where it loses more; `labels`
+    are what the run beside and the one on show are called."""
     measured = table.dropna(subset=["error_difference"])
-    places = [f"{label_block(line.block)} · {shorten_matrix_name(line.matrix)}" for line in measured.itertuples()]
-    edge = [theme.accent if name == selected else "rgba(0,0,0,0)" for name in measured["name"]]
-    traces = [
-        {
-            "type": "bar",
-            "x": places,
-            "y": measured[column].tolist(),
-            "name": label,
-            "customdata": measured["name"].tolist(),
-            "marker": {"color": colour, "line": {"color": edge, "width": 2}},
-            "hovertemplate": f"%{{customdata}}<br>{label}: error %{{y:.3g}}<extra></extra>",
-        }
-        for column, label, colour in (
-            ("error_beside", labels[0], theme.original),
-            ("error_shown", labels[1], theme.quantized),
-        )
+    notes = [
+        f"<br>{labels[0]}: {themes.format_error(line.error_beside)}<br>{labels[1]}: {themes.format_error(line.error_shown)}"
+        for line in measured.itertuples()
     ]
-    layout = themes.build_layout(
-        theme,
-        x="layer (block · matrix)",
-        y="share of energy lost",
-        barmode="group",
-        bargap=themes.compute_bar_gap(len(places), 0.25),
-        xaxis={"type": "category", "tickangle": -60 if len(places) > 6 else 0, "showgrid": False, "tickfont": {"size": 11}},
-        yaxis={"rangemode": "tozero"},
-        showlegend=True,
-    )
-    return Figure(
-        "Which run loses less in which layer?", _describe(measured, labels), {"data": traces, "layout": layout}, measured
-    )
+    plot = draw_layer_grid(measured, "error_difference", selected, signed=True, notes=notes, theme=theme)
+    return Figure("Which run loses less in which layer?", _describe(measured, labels), plot, measured)
 
 
 def _describe(measured: pd.DataFrame, labels: tuple[str, str]) -> str:

@@ -7,9 +7,10 @@ from workbench.analysis.predictions.generation import WrittenToken
 from workbench.intervals import Interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
-from workbench.views.predictions.generation import build_fork_line, quote_token, render_token_buttons
+from workbench.views.layer_names import label_layer_name
+from workbench.views.predictions.generation import build_fork_line, render_token_buttons
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import label_layer_name
+from workbench.views.token_text import quote_token
 
 WORST = 12
 
@@ -42,12 +43,12 @@ def draw_text_fork(table: pd.DataFrame, fork: int | None, chosen: int | None = N
         "type": "bar",
         "x": table["position"].tolist(),
         "y": table["kl"].tolist(),
-        "text": [token.replace("\n", "↵") for token in table["token"]],
+        "text": [quote_token(token) for token in table["token"]],
         "textposition": "none",
-        "customdata": [token.replace("\n", "↵") for token in table["chosen"]],
+        "customdata": [quote_token(token) for token in table["chosen"]],
         "marker": {"color": theme.quantized, "line": {"color": edges, "width": 2}},
         "name": "KL",
-        "hovertemplate": "token %{x}: “%{text}”, quantized writes “%{customdata}”<br>KL %{y:.3g}<extra></extra>",
+        "hovertemplate": "token %{x}: %{text}, quantized writes %{customdata}<br>KL %{y:.3g}<extra></extra>",
     }
     layout = themes.build_layout(
         theme, x="token after the prompt", y="KL, nats", height=260, bargap=0.1, shapes=build_fork_line(fork, theme)

@@ -14,6 +14,7 @@ from workbench.views import theme as themes
 from workbench.views.figure import Figure
 from workbench.views.predictions.kl_tint import compute_kl_tint
 from workbench.views.theme import Theme
+from workbench.views.token_text import quote_token
 
 TEXT_QUESTION = "Does it still write the same?"
 ORIGINAL, QUANTIZED = "original", "quantized"
@@ -114,11 +115,6 @@ def _describe_largest_kl(writing: Writing) -> str:
     if token.kl == 0:
         return "both models predict exactly the same distribution at each of them"
     return f"the models disagree most at token {position + 1}, {quote_token(token.text)}: KL {themes.format_error(token.kl)} nats"
-
-
-def quote_token(token: object) -> str:
-    """A token in quotes, so that spaces and line breaks are seen; nothing where a table says that the text had ended."""
-    return "“" + token.replace("\n", "↵") + "”" if isinstance(token, str) else ""
 
 
 def _quote_tokens(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,65 +8,20 @@ import pandas as pd
 from workbench.analysis import glossary
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
+from workbench.views.layer_grid import draw_layer_grid
+from workbench.views.layer_names import label_layer
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import label_block, label_layer, shorten_matrix_name
 
 
 def draw_layer_errors(layers: pd.DataFrame, selected: str | None, *, theme: Theme = themes.LIGHT) -> Figure:
-    """One bar a quantized layer: output error, with the weight error as a dot; `layers` holds only quantized ones."""
+    """A cell for each quantized layer, coloured by its output error, or its weight error where there is none; `layers` holds only
+    quantized ones."""
     measured = bool(layers["output_error"].notna().any())
     column = "output_error" if measured else "relative_error"
-    labels = [_label_bar(line) for line in layers.itertuples()]
-    edge = [theme.accent if name == selected else "rgba(0,0,0,0)" for name in layers["name"]]
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "bar",
-            "x": labels,
-            "y": layers[column].astype(float).tolist(),
-            "name": glossary.label_column(column),
-            "customdata": layers["name"].tolist(),
-            "marker": {"color": theme.quantized, "line": {"color": edge, "width": 3}},
-            "hovertemplate": "%{customdata}<br>" + glossary.label_column(column) + " %{y:.3g}<extra></extra>",
-        }
-    ]
-    if measured:
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "x": labels,
-                "y": layers["relative_error"].astype(float).tolist(),
-                "name": glossary.label_column("relative_error"),
-                "customdata": layers["name"].tolist(),
-                "marker": {"color": theme.original, "size": 9, "line": {"color": theme.surface, "width": 1}},
-                "hovertemplate": "%{customdata}<br>weight error %{y:.3g}<extra></extra>",
-            }
-        )
-    plot = {
-        "data": traces,
-        "layout": themes.build_layout(
-            theme,
-            x="layer (block · matrix)",
-            y="share of energy lost",
-            bargap=themes.compute_bar_gap(len(labels), 0.35),
-            xaxis={
-                "type": "category",
-                "tickangle": -60 if len(labels) > 6 else 0,
-                "showgrid": False,
-                "tickfont": {"size": 11, "color": theme.muted},
-            },
-            yaxis={"rangemode": "tozero"},
-            showlegend=True,
-        ),
-    }
+    notes = [f"<br>weight error {themes.format_error(value)}" if measured else "" for value in layers["relative_error"]]
+    plot = draw_layer_grid(layers, column, selected, notes=notes, theme=theme)
     shown_columns = ["name", "block", "matrix", "bits_per_weight", "nominal_bits", "relative_error", "output_error"]
     return Figure("Which layers have the largest error?", _describe_layer_errors(layers, column), plot, layers[shown_columns])
-
-
-def _label_bar(line: Any) -> str:
-    """A layer's name short enough for an axis: `3 · down_proj`."""
-    row, short = label_block(line.block), shorten_matrix_name(line.matrix)
-    return f"{row} · {short}"
 
 
 def _describe_layer_errors(layers: pd.DataFrame, column: str) -> str:

@@ -7,18 +7,19 @@ import pandas as pd
 from workbench.intervals import format_interval
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
+from workbench.views.layer_grid import build_block_axis
 from workbench.views.theme import Theme
 
 
 def draw_layer_sensitivity(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) -> Figure:
-    """Draw the KL of each layer quantized alone, most sensitive first, with intervals and half precision's noise.
+    """Draw the KL of each layer quantized alone, in the order of `table`, with intervals and half precision's noise.
 
     Args:
         table: What `wb.sensitivity` gives, for one recipe or several.
         theme: The colours, light ones when absent.
 
     Returns:
-        The figure; its table has the same rows in the same order.
+        The figure; its table has the same rows, most sensitive first.
 
     Example:
         >>> import workbench as wb
@@ -27,40 +28,42 @@ def draw_layer_sensitivity(table: pd.DataFrame, *, theme: Theme = themes.LIGHT) 
         >>> wb.figures.layer_sensitivity(table).question
         'Which layer is the most sensitive?'
     """
+    layers = table.drop_duplicates("name").reset_index(drop=True)
+    places = {str(name): position for position, name in enumerate(layers["name"])}
     ranks = table.groupby("name")["kl"].max().rank(ascending=False, method="first")
     table = table.assign(rank=table["name"].map(ranks)).sort_values(["rank", "recipe"]).drop(columns="rank")
-    names = list(dict.fromkeys(_label_layers(table)))
     recipes = list(dict.fromkeys(table["recipe"]))
     colors = [theme.quantized] if len(recipes) == 1 else _repeat_colors(len(recipes))
     points = [
-        _build_points(table[table["recipe"] == recipe], recipe, color, theme)
+        _build_points(table[table["recipe"] == recipe], places, recipe, color, theme)
         for recipe, color in zip(recipes, colors, strict=True)
     ]
-    noise = themes.build_noise_line(names, float(table["floor"].iloc[0]), theme)
+    noise = themes.build_noise_line([0, len(layers) - 1], float(table["floor"].iloc[0]), theme)
     layout = themes.build_layout(
         theme,
+        x="block",
         y="KL, nats per token (log scale)",
         height=400,
         showlegend=True,
         yaxis=themes.LOGARITHMIC | {"tickformat": "~g"},
-        xaxis={"tickangle": -60, "tickfont": {"size": 10, "color": theme.muted}},
+        xaxis=build_block_axis(layers),
     )
-    layout["xaxis"] |= {"categoryorder": "array", "categoryarray": names}
     answer = _describe_sensitivity(table)
     return Figure("Which layer is the most sensitive?", answer, {"data": [*points, noise], "layout": layout}, table)
 
 
-def _build_points(rows: pd.DataFrame, recipe: str, color: str, theme: Theme) -> dict[str, Any]:
+def _build_points(rows: pd.DataFrame, places: dict[str, int], recipe: str, color: str, theme: Theme) -> dict[str, Any]:
     """The layers under one recipe as points with intervals."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": _label_layers(rows),
+        "x": rows["name"].map(places).tolist(),
         "y": rows["kl"].tolist(),
         "name": recipe,
+        "customdata": rows["name"].tolist(),
         "marker": {"size": 8, "color": color},
         "error_y": themes.build_error_bars(rows, "kl", theme.muted, thickness=1, width=2),
-        "hovertemplate": "%{x}<br>KL alone %{y:.3g}<extra></extra>",
+        "hovertemplate": "%{customdata}<br>KL alone %{y:.3g}<extra></extra>",
     }
 
 
@@ -77,11 +80,6 @@ def _describe_sensitivity(table: pd.DataFrame) -> str:
         f"{worst['name']}, which alone at {worst['bits_per_weight']:.2f} stored bits costs {worst['kl']:.3g} ({interval}) "
         f"nats per token{overlap}{silent}."
     )
-
-
-def _label_layers(table: pd.DataFrame) -> list[str]:
-    """Short names of layers: block and matrix."""
-    return [f"{block} · {matrix.rpartition('.')[2]}" for block, matrix in zip(table["block"], table["matrix"], strict=True)]
 
 
 def _repeat_colors(count: int) -> list[str]:

@@ -9,8 +9,9 @@ import pandas as pd
 
 from workbench.analysis import glossary
 from workbench.views import theme as themes
+from workbench.views.layer_names import label_block, shorten_matrix_name
 from workbench.views.theme import Theme
-from workbench.views.weights.layer_map import SIGNED, label_block, shorten_matrix_name
+from workbench.views.weights.layer_map import SIGNED
 
 SHOWN = 8  # matrices of one part of a block that are drawn; the menu has all
 EQUAL_CONTRAST = 0.179  # luminance (WCAG) at which white and black read equally well
@@ -27,7 +28,7 @@ def draw_block(
     is_same = table["block"].isna() if pd.isna(number) else table["block"] == number
     block = table[is_same]
     attention = block["matrix"].str.contains("attn|attention", regex=True)
-    tints = _compute_tints(table[column], column)
+    tints = _compute_tints(table[column], column, block["position"].tolist())
     parts = [("attention", block[attention]), ("MLP" if attention.any() else "layers", block[~attention])]
     rows = "".join(_draw_part(title, part, selected, column, marked, tints) for title, part in parts if len(part))
     title = f"Block {label_block(number)}" if not pd.isna(number) else "Outside the blocks"
@@ -38,7 +39,7 @@ def draw_block(
     )
 
 
-def _draw_part(title: str, part: pd.DataFrame, selected: str, column: str, marked: Collection[str], tints: list[str]) -> str:
+def _draw_part(title: str, part: pd.DataFrame, selected: str, column: str, marked: Collection[str], tints: dict[int, str]) -> str:
     """Attention or MLP: what reads the residual stream, what happens between, and what writes back."""
     shown = part.iloc[:SHOWN]
     buttons = [_draw_button(line, line.name == selected, column, line.name in marked, tints) for line in shown.itertuples()]
@@ -54,7 +55,7 @@ def _draw_part(title: str, part: pd.DataFrame, selected: str, column: str, marke
     return f"<div class='part' role='group' aria-label='{title}'><span class='title'>{title}</span>{chain}</div>"
 
 
-def _draw_button(line: Any, is_selected: bool, column: str, is_marked: bool, tints: list[str]) -> str:
+def _draw_button(line: Any, is_selected: bool, column: str, is_marked: bool, tints: dict[int, str]) -> str:
     """One matrix."""
     short = shorten_matrix_name(line.matrix)
     value = glossary.format_value(column, getattr(line, column))
@@ -69,8 +70,8 @@ def _draw_button(line: Any, is_selected: bool, column: str, is_marked: bool, tin
     )
 
 
-def _compute_tints(values: pd.Series, column: str) -> list[str]:
-    """Background and text colour of every layer, as on the map."""
+def _compute_tints(values: pd.Series, column: str, positions: list[int]) -> dict[int, str]:
+    """Background and text colour of the layers at these positions, as on the map of all `values`."""
     from plotly.colors import hex_to_rgb, label_rgb, sample_colorscale, unlabel_rgb
 
     numbers = values.astype(float)
@@ -82,16 +83,14 @@ def _compute_tints(values: pd.Series, column: str) -> list[str]:
     else:
         span = float(numbers.max() - numbers.min()) or 1.0
         shares = (numbers - numbers.min()) / span
-    tints = []
-    for share in shares:
-        if pd.isna(share):
-            tints.append("")
-            continue
-        colour = sample_colorscale(scale, [min(max(float(share), 0.0), 1.0)])[0]
+    measured = [position for position in positions if not pd.isna(shares.iloc[position])]
+    colours = sample_colorscale(scale, shares.iloc[measured].clip(0.0, 1.0).tolist()) if measured else []
+    tints = dict.fromkeys(positions, "")
+    for position, colour in zip(measured, colours, strict=True):
         parts = np.array(unlabel_rgb(colour)) / 255
         linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
         is_dark = float(linear @ [0.2126, 0.7152, 0.0722]) < EQUAL_CONTRAST
-        tints.append(f"background:{colour};color:{'#ffffff' if is_dark else '#000000'}")
+        tints[position] = f"background:{colour};color:{'#ffffff' if is_dark else '#000000'}"
     return tints
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 from workbench.analysis.weights.residual_stream import KINDS, Stream
 from workbench.views import theme as themes
 from workbench.views.figure import Figure
+from workbench.views.layer_grid import build_level_ticks
+from workbench.views.layer_names import shorten_matrix_name
 from workbench.views.theme import Theme
 from workbench.views.weights.channel_saliency import build_average_line, choose_channel_colour
-from workbench.views.weights.layer_map import shorten_matrix_name
 
 TITLES = {"written": "written", "gain": "norm gain", "input_size": "input", "read": "read"}
 GAP = 0.04
@@ -38,8 +39,16 @@ def draw_residual_stream(residual: Stream, table: pd.DataFrame, *, theme: Theme 
             for number, (channel, channel_rows) in enumerate(table.groupby("channel", sort=False))
         ]
     bottom = "y" if len(kinds) == 1 else f"y{len(kinds)}"
-    layout["xaxis"] |= {"type": "category", "categoryarray": names, "tickangle": -45, "showgrid": False, "anchor": bottom}
+    layout["xaxis"] |= {"type": "category", "categoryarray": names, "anchor": bottom, **_build_stop_ticks(names)}
+    layout["xaxis"]["title"] |= {"text": "block, attention before MLP"}
     return Figure(STREAM_QUESTION, _describe_residual_stream(table, kinds), {"data": data, "layout": layout}, table)
+
+
+def _build_stop_ticks(names: list[str]) -> dict[str, Any]:
+    """Each block's number at its first half; its stops have their whole names on hover."""
+    blocks = [name.partition(" · ")[0] for name in names]
+    first = [position for position, block in enumerate(blocks) if block not in blocks[:position]]
+    return build_level_ticks([names[position] for position in first], [blocks[position] for position in first])
 
 
 def _build_channel_line(

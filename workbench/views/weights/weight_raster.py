@@ -21,6 +21,21 @@ DARK_UP_TO = 0.55  # share of cividis on which light words read
 
 
 @dataclass(frozen=True)
+class Names:
+    """What the entries, rows and columns of a matrix are called, and the `row_labels` and `col_labels` that a pointer reads."""
+
+    entry: str
+    row: str
+    column: str
+    scale: str = "magnitude"
+    row_labels: tuple[str, ...] = ()
+    col_labels: tuple[str, ...] = ()
+
+
+WEIGHTS = Names("weight", "row", "column")
+
+
+@dataclass(frozen=True)
 class RasterPicture:
     """All that one picture shows: `limit` is where its colours end, `x` and `y` are the ranges of its axes."""
 
@@ -31,6 +46,7 @@ class RasterPicture:
     x: tuple[float, float]
     y: tuple[float, float]
     theme: Theme
+    names: Names = WEIGHTS
 
     @property
     def signed(self) -> bool:
@@ -61,9 +77,18 @@ def describe_cells(raster: Raster) -> str:
     return f"each cell: the weight of largest magnitude among {raster.row_step} × {raster.col_step} (max-abs)"
 
 
-def _name_cells(raster: Raster) -> str:
+def _build_label_formatter(labels: tuple[str, ...]) -> Any:
+    """How a pointer reads a number of a row or column: with its label where it has one. Labels are sent once, not once a cell."""
+    from bokeh.models import CustomJSHover
+
+    return CustomJSHover(
+        args={"labels": list(labels)}, code="return labels[value] === undefined ? value : `${value} ${labels[value]}`"
+    )
+
+
+def _name_cells(raster: Raster, entry: str) -> str:
     """The same in few words, for the title of a picture."""
-    return "single weights" if raster.single else f"max-abs of {raster.row_step} × {raster.col_step}"
+    return f"single {entry}s" if raster.single else f"max-abs of {raster.row_step} × {raster.col_step}"
 
 
 def describe_raster(raster: Raster, what: What) -> str:
@@ -84,7 +109,7 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
     """The picture as a HoloViews image; a pointer reads the weight that a cell shows, and where it is."""
     from bokeh.models import HoverTool
 
-    hv, raster, theme = style.load_holoviews(), picture.raster, picture.theme
+    hv, raster, theme, names = style.load_holoviews(), picture.raster, picture.theme, picture.names
     height, width = raster.values.shape
     columns = {
         **style.locate_cells(axes, raster.window, (height, width), (raster.row_step, raster.col_step)),
@@ -93,8 +118,12 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
         "column": raster.cols,
     }
     hover = HoverTool(
-        tooltips=[(picture.what, "@image{%.4g}"), ("row", "@row"), ("column", "@column")],
-        formatters={"@image": "printf"},
+        tooltips=[(picture.what, "@image{%.4g}"), (names.row, "@row{custom}"), (names.column, "@column{custom}")],
+        formatters={
+            "@image": "printf",
+            "@row": _build_label_formatter(names.row_labels),
+            "@column": _build_label_formatter(names.col_labels),
+        },
     )
     palette = style.build_sequential_palette()
     hooks = [style.follow_linked_axes, style.style_figure(theme), style.bound_axes(picture.shape)]
@@ -105,8 +134,8 @@ def draw_weight_raster(picture: RasterPicture, axes: Sequence[Any]) -> Any:
         cmap=style.build_diverging_palette() if picture.signed else [*reversed(palette), *palette],
         clim=(-picture.limit, picture.limit),
         clipping_colors={"NaN": theme.danger},
-        clabel="quantized − original" if picture.signed else "magnitude",
-        title=f"{picture.what}: {_name_cells(raster)}",
+        clabel="quantized − original" if picture.signed else names.scale,
+        title=f"{picture.what}: {_name_cells(raster, names.entry)}",
         **style.build_picture_options(picture.x, picture.y),
         tools=[hover, "box_select", "xbox_select", "ybox_select"],
         hooks=hooks,

@@ -17,7 +17,7 @@ from workbench.widgets.base import panel_theme
 from workbench.widgets.base.live import Subject, open_live_session
 from workbench.widgets.base.markup import render_answer, render_title
 from workbench.widgets.base.notices import Notices
-from workbench.widgets.base.presentation import enlarge
+from workbench.widgets.base.presentation import enlarge, is_presented
 from workbench.widgets.panel_patches.linked_documents import leave_cell_document
 from workbench.widgets.panel_patches.offline_resources import notebook
 
@@ -89,6 +89,7 @@ class Component(pn.viewable.Viewer):
 
     watches: ClassVar[tuple[str, ...]] = ("choice", "results")
     waits: ClassVar[bool] = True  # it stays as it is, greyed, until a preview is there
+    is_presented: ClassVar[bool] = False  # whether it stays on the page in presentation mode, see `present`
     is_wide: ClassVar[bool] = False  # whether it takes most of the line in which it stands above the explorer's views
 
     def __init__(
@@ -149,6 +150,9 @@ class Component(pn.viewable.Viewer):
     def begin_default(self) -> None:
         """Compute what a study shows by default, as its button does; other views show something anyway."""
 
+    def present(self, on: bool) -> None:
+        """Show only what a room needs, or everything again; asked of those that stay on a presented page."""
+
     def part(self, kind: type[C]) -> C:
         """A component inside this one: on the same session, with the same notices."""
         return kind(self.live, notices=self.notices, threaded=self.threaded)
@@ -198,7 +202,7 @@ class FigureFrame(pn.viewable.Viewer):
         self.table = pn.Column(sizing_mode="stretch_width")
         self.as_table.param.watch(lambda _: self._swap(), "value")
         saving = [self._save_as(form) for form in ("SVG", "PNG")]
-        self.below = pn.Row(self.as_table, *saving)
+        self.below = pn.FlexBox(self.as_table, *saving)
         self.view = pn.Column(self.title, self.answer, self.plot, self.table, self.below, sizing_mode="stretch_width")
 
     def draw(self, figure: Figure) -> None:
@@ -206,7 +210,7 @@ class FigureFrame(pn.viewable.Viewer):
         self.figure = figure
         self._head(figure.question, figure.answer)
         self.plot.object = enlarge(figure.plot)
-        self.below.visible = True
+        self.below.visible = not is_presented()
         self._swap()
 
     def say(self, question: str, sentence: str) -> None:

@@ -8,17 +8,20 @@ from workbench.widgets.base.component import choose_theme, render_chosen_css
 
 BESIDE = (22, 10, 5, 10)  # a button's margin that puts it on the line of the fields beside it
 PLAIN_MARGIN = (5, 10)
+ROOT_PIXELS = 16  # of the page's type where nobody enlarges it
 
 
 def build_action_button(
     label: str, description: str, width: int | None, *, margin: tuple[int, ...] = BESIDE, main: bool = True
 ) -> pn.widgets.Button:
-    """A button: the one for what a component is there for, or with `main=False` one of the others; without a width as wide as
-    its place."""
+    """A button: the one for what a component is there for, or with `main=False` one of the others.
+
+    It has at least `width`, which is in pixels of a page whose type is not enlarged; without a width it is as wide as its place.
+    """
     return pn.widgets.Button(
         label=label,
         color="primary" if main else "default",
-        width=width,
+        styles={} if width is None else {"min-width": f"{width / ROOT_PIXELS:g}rem"},
         sizing_mode="stretch_width" if width is None else None,
         margin=margin,
         description=description,

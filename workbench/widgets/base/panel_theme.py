@@ -50,6 +50,7 @@ def render_fields_css(colours: Theme) -> str:
         f".bk-input:focus-visible{{outline:2px solid {colours.accent};outline-offset:1px}}"
         f".bk-input[disabled]{{background-color:{colours.raised};border-color:{colours.border}}}"
         f"select.bk-input:not([size]){{background-image:{arrow}}}"
+        ".bk-btn{white-space:normal;overflow-wrap:anywhere;max-width:100%}"  # enlarged type takes lines, not the page's width
         f".bk-input::file-selector-button{{background:{colours.raised};color:{colours.text};border:1px solid {colours.muted}}}"
         f".bk-spin-wrapper{{--color:{colours.muted};--disabled-color:{colours.border}}}"
     )

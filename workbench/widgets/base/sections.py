@@ -17,11 +17,15 @@ class Sections(Component):
         """The choice of sections, the place of the one chosen, and what all of them share."""
         self.built: dict[str, Component] = {}
         self.section = pn.widgets.RadioButtonGroup(
-            label="Section", options=list(self.kinds), value=next(iter(self.kinds)), stylesheets=[render_chosen_css()]
+            label="Section",
+            options=list(self.kinds),
+            value=next(iter(self.kinds)),
+            margin=(0, 10),
+            stylesheets=[render_chosen_css()],
         )
         self.section.param.watch(lambda _: self.look(self.visible), "value")
         self.shown = pn.Column(sizing_mode="stretch_width")
-        return pn.Column(pn.FlexBox(self.section), self.shown, *self.below(), sizing_mode="stretch_width")
+        return pn.Column(self.section, self.shown, *self.below(), sizing_mode="stretch_width")
 
     def below(self) -> list[pn.viewable.Viewable]:
         """What stands below every section; nothing by default."""

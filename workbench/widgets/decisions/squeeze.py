@@ -39,7 +39,7 @@ class SqueezeView(Component):
 
     watches = ("choice", "results", "run")
     waits = False
-    is_wide = True
+    is_wide = is_presented = True
 
     def build(self) -> pn.viewable.Viewable:
         """The slider, what is being built below it, and the texts, which the explorer has above its views."""
@@ -67,7 +67,6 @@ class SqueezeView(Component):
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
         self.building = pn.Row(buttons, status, sizing_mode="stretch_width", visible=False)
         self.pages, self.curve = TextPages(), FigureFrame()
-        self.why_here = self.part(WhyHere)
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
         self.why.on_click(lambda _: self.notices.guard(self.explain))
@@ -81,6 +80,13 @@ class SqueezeView(Component):
         )
         parts = [head, self.building, self.texts, self.pages, self.why_here, self.curve]
         return pn.Column(*parts, sizing_mode="stretch_width")
+
+    def present(self, on: bool) -> None:
+        """Slider and texts only; what builds the stops stays while there is something to build."""
+        self.slider.follows_page_keys = on
+        for part in (self.why, self.why_here.go, self.why_here.view, self.all):
+            part.visible = not on
+        self.curve.view.visible = self.all.value and self.all.visible
 
     @property
     def stop(self) -> Stop:
@@ -222,7 +228,7 @@ class SqueezeView(Component):
         self.go.disabled = self.jobs.running
         self.why.disabled = self.squeeze.find(self.stop) is None
         built = self.squeeze.built_stops()
-        self.curve.view.visible = self.all.value
+        self.curve.view.visible = self.all.value and self.all.visible
         if self.all.value and built:
             self.curve.draw(views.draw_squeeze_curve(tabulate_stops(built), self.stop.preset, theme=choose_theme()))
         elif self.all.value:

@@ -33,9 +33,22 @@ export function render({ model }) {
     show()
   }
   let moving = null
+  const step = event => {
+    const way = { ArrowLeft: -1, ArrowRight: 1 }[event.key]
+    const taken = event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey
+    const typing = event.composedPath().some(e => ['INPUT', 'TEXTAREA', 'SELECT'].includes(e.tagName))
+    if (!model.follows_page_keys || way === undefined || taken || typing) return
+    event.preventDefault()
+    field.focus()  // so that a screen reader says where it is
+    way > 0 ? field.stepUp() : field.stepDown()
+    field.dispatchEvent(new Event('input'))
+  }
   const send = () => { moving = null; model.value = Number(field.value); take() }
   field.addEventListener('input', () => { show(); moving ??= setTimeout(send, THROTTLE) })
   model.on(['value', 'start', 'end', 'step', 'options', 'disabled', 'label', 'description'], take)
+  model.on('follows_page_keys', () => { if (model.follows_page_keys) field.focus() })
+  document.addEventListener('keydown', step)
+  model.on('remove', () => document.removeEventListener('keydown', step))
   take()
   return box
 }
@@ -45,7 +58,8 @@ export function render({ model }) {
 class Slider(pn.custom.JSComponent):
     """A number between `start` and `end`, or with `options`, which of these words, counted from 0.
 
-    `value` follows the handle at most every 80 ms, with the position it has by then.
+    `value` follows the handle at most every 80 ms, with the position it has by then. With `follows_page_keys` the left and the
+    right arrow key move it wherever on the page they are pressed.
     """
 
     _esm = SLIDER_JS.replace("THROTTLE", str(THROTTLE))
@@ -58,6 +72,7 @@ class Slider(pn.custom.JSComponent):
     step = param.Number(default=1)
     options = param.List(default=[], item_type=str)
     disabled = param.Boolean(default=False)
+    follows_page_keys = param.Boolean(default=False)
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"margin": (5, 10), **settings})

@@ -24,11 +24,11 @@ class TextPages(pn.viewable.Viewer):
 
     def __init__(self, pick: Callable[[int], Any] | None = None) -> None:
         super().__init__()
-        self.sentence = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.sentence = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
         self.hint = pn.pane.HTML(f"<small>{HINT}</small>", visible=False, sizing_mode="stretch_width")
         self.picks = pick is not None
         self.left, self.right = (
-            pn.pane.HTML("", sizing_mode="stretch_width") if pick is None else Tokens(pick) for _ in range(2)
+            pn.pane.HTML("", margin=(2, 10), sizing_mode="stretch_width") if pick is None else Tokens(pick) for _ in range(2)
         )
         wide = {"flex": "1 1 300px", "min-width": "280px"}
         columns = [pn.Column(side, styles=wide) for side in (self.left, self.right)]
@@ -86,6 +86,6 @@ def render_text_page(side: str, text: str, colours: Theme, name: str = "") -> st
         f"button:hover{{text-decoration:underline}} button:focus-visible{{outline:2px solid {colours.action}}}</style>"
     )
     title = f"<h3 style='margin:0;font-size:1rem'>{escape(name or side)}</h3>"
-    body = f"<p style='white-space:pre-wrap;font-size:1rem;line-height:1.4;margin:2px 0'>{text}</p>"
+    body = f"<p style='white-space:pre-wrap;font-size:0.95rem;line-height:1.35;margin:2px 0'>{text}</p>"
     frame = f"<section aria-label='{side} text' style='border-left:4px solid {edge};padding:2px 12px'>{title}{body}</section>"
     return style + frame

@@ -22,9 +22,11 @@ from workbench.views import theme as themes
 from workbench.views.predictions import generation as texts
 from workbench.views.predictions import kv_cache as views
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
-from workbench.widgets.base.controls import build_action_button, build_token_input
+from workbench.widgets.base.controls import build_action_button, build_folded_card, build_token_input
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.text_pages import TextPages
+from workbench.widgets.predictions.attention_raster import AttentionRaster
+from workbench.widgets.predictions.cache_raster import CacheRaster
 
 SCHEMES = (
     "none",
@@ -87,6 +89,7 @@ class KVCacheView(Component):
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         self.jobs.param.watch(lambda event: self._busy(event.new), "running")
         self.frame, self.pages = FigureFrame(), TextPages()
+        self.attention, self.cache = self.part(AttentionRaster), self.part(CacheRaster)
         self.go.on_click(lambda _: self.notices.guard(self.measure))
         self.write_on.on_click(lambda _: self.notices.guard(self.write))
         self.other.param.watch(lambda _: self.notices.guard(self.add), "value")
@@ -98,6 +101,8 @@ class KVCacheView(Component):
             self.frame,
             pn.FlexBox(self.which, self.write_on),
             self.pages,
+            build_folded_card("Attention of a head", self.attention.view),
+            build_folded_card("The cache of a block", self.cache.view),
             sizing_mode="stretch_width",
         )
 

@@ -8,7 +8,7 @@ import panel as pn
 
 from workbench.quantized import QuantizedLayer
 from workbench.recipe import Recipe
-from workbench.views.weights.layer_map import label_layer
+from workbench.views.layer_names import label_layer
 from workbench.widgets.base.component import Component
 from workbench.widgets.base.live import Subject
 from workbench.widgets.base.presentation import present
@@ -78,22 +78,29 @@ class Explorer(Component):
     def build(self) -> pn.viewable.Viewable:
         """Toolbar and strips above; layers left, figures in the middle, bench right."""
         self.toolbar = self.part(Toolbar)
-        self.heading = pn.pane.HTML("", sizing_mode="stretch_width")
+        self.heading = pn.pane.HTML("", margin=(0, 10), sizing_mode="stretch_width")
         self.strips = [self.part(kind) for kind in self._strips]
         self.layers, self.bench = self.part(LayerBrowser), self.part(LayerBench)
         self.tabs = Tabs(self, self._kinds, self._front)
-        self.left, self.right = build_responsive_column(self.layers, "layers"), build_responsive_column(self.bench, "bench")
+        left, right = build_responsive_column(self.layers, "layers"), build_responsive_column(self.bench, "bench")
         centre = build_responsive_column(pn.Column(self.heading, self.tabs, sizing_mode="stretch_width"), "centre")
         self.toolbar.param.watch(lambda event: self._present(event.new), "presented")
         above = [build_responsive_column(strip, "wide strip" if strip.is_wide else "strip") for strip in self.strips]
-        rows = [row for row in (above, [self.left, centre, self.right]) if row]
+        parts = [*self.strips, self.layers]
+        self.hidden_columns = [centre, right]  # of a presented page
+        self.hidden_columns += [column for part, column in zip(parts, [*above, left], strict=True) if not part.is_presented]
+        rows = [row for row in (above, [left, centre, right]) if row]
         boxes = [pn.FlexBox(*row, gap="8px", margin=(0, 0, 8, 0), sizing_mode="stretch_width") for row in rows]
         return pn.Column(self.toolbar, *boxes, sizing_mode="stretch_width")
 
     def _present(self, on: bool) -> None:
-        """Before a room the figures have the whole width and larger type."""
+        """Before a room there are the slider, the texts and the map alone, in large type and as wide as the page."""
         present(on)
-        self.left.visible = self.right.visible = not on
+        for column in self.hidden_columns:
+            column.visible = not on
+        for part in (*self.strips, self.layers):
+            if part.is_presented:
+                part.present(on)
         self.live.announce("choice")
 
     def bring(self, title: str) -> Any:
@@ -105,7 +112,7 @@ class Explorer(Component):
         """The title line of the selected layer, and what became of the marks of the one before."""
         layer = self.session.model.layers().set_index("name").loc[self.session.layer]
         self.heading.object = (
-            f"<h1 style='font-size:1.3rem;margin:0'>{escape(label_layer(layer))} "
+            f"<h1 style='font-size:1.3rem;margin:0;overflow-wrap:anywhere'>{escape(label_layer(layer))} "
             f"<small style='font-weight:normal'>{layer['rows']:,} × {layer['cols']:,} · {escape(self.session.layer)}</small></h1>"
-            f"<p style='margin:2px 0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
+            f"<p style='margin:0;font-size:0.8rem' aria-live='polite'>{escape(str(self.session.carried))}</p>"
         )

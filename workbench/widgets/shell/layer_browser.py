@@ -9,6 +9,7 @@ from pandas.api.types import is_numeric_dtype
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
 from workbench.session.blame import BLAME
+from workbench.views.layer_names import label_layer_name
 from workbench.views.weights import layer_map as views
 from workbench.views.weights.block_drawing import draw_block
 from workbench.widgets.base.component import (
@@ -22,6 +23,7 @@ from workbench.widgets.base.component import (
 from workbench.widgets.base.controls import build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
+from workbench.widgets.base.presentation import HIGHER
 from workbench.widgets.elements.token_buttons import Tokens
 from workbench.widgets.shell.layer_brush import LayerBrush
 
@@ -44,6 +46,7 @@ class LayerBrowser(Component):
     """
 
     watches = ("choice", "results", "run", "selection")
+    is_presented = True
 
     def build(self) -> pn.viewable.Viewable:
         """The map first, then progress of reading, steps, menu and colour choice."""
@@ -71,11 +74,19 @@ class LayerBrowser(Component):
         self.colour.param.watch(self._coloured, "value")
         self.is_colour_chosen = self.is_following = False
         self._read()
+        self.frame.view.styles = {"flex": "4 1 280px"}
+        self.drawing.styles = {"flex": "1 1 260px"}
+        pictures = pn.FlexBox(self.frame, self.drawing, align_items="center", sizing_mode="stretch_width")
         steps = pn.FlexBox(*self.steps.values(), gap="4px", margin=(5, 10, 0, 10), sizing_mode="stretch_width")
         menus = pn.FlexBox(self.menu, self.colour, sizing_mode="stretch_width")
         several = build_folded_card("Several layers", self.brush.view)
-        parts = (self.frame, self.jobs, self.drawing, steps, menus, several)
-        return pn.Column(*parts, sizing_mode="stretch_width")
+        self.controls = pn.Column(steps, menus, several, sizing_mode="stretch_width")
+        return pn.Column(pictures, self.jobs, self.controls, sizing_mode="stretch_width")
+
+    def present(self, on: bool) -> None:
+        """The map and the drawing of the block only, both larger."""
+        self.controls.visible = not on
+        self.drawing.styles = {**self.drawing.styles, "zoom": str(HIGHER) if on else "1"}
 
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
@@ -136,9 +147,7 @@ class LayerBrowser(Component):
         """Fill the map with what has been read so far."""
         self.refresh()
         return (
-            None
-            if job.latest is None
-            else f"Reading the layers: {job.progress:.0%}, last {views.label_layer_name(job.latest.layer)}."
+            None if job.latest is None else f"Reading the layers: {job.progress:.0%}, last {label_layer_name(job.latest.layer)}."
         )
 
     def _ended(self, job: Any) -> None:

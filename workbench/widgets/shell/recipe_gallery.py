@@ -21,7 +21,8 @@ from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.card_list import Card, CardList
 
-LOW = 190  # pixels of the figure, and of the cards below it, where other controls follow
+# pixels: of the figure and of the cards below it where other controls follow, and the least width of the figure there
+LOW, NARROW = 190, 220
 COMPOSED = Card(
     CUSTOM,
     "Your own",
@@ -52,7 +53,7 @@ class RecipeGallery(Component):
         self.trials: Mapping[str, Trial] = {}
         self.tried_for: tuple[str, bool] | None = None
         self.frame = FigureFrame()
-        self.height = views.HEIGHT if self.alone else LOW  # pixels
+        self.height, self.width = (views.HEIGHT, views.WIDTH) if self.alone else (LOW, NARROW)  # pixels
         self.frame.plot.height = self.height  # a figure that comes later than its place takes Plotly's own height otherwise
         self.frame.plot.param.watch(lambda event: self.notices.guard(lambda: self._clicked(event.new)), "click_data")
         self.cards = CardList(
@@ -155,7 +156,9 @@ class RecipeGallery(Component):
             self.frame.say(views.QUESTION, wait)
         else:
             self.frame.draw(
-                views.draw_preset_trials(table, presets.spell(recipe), rows, height=self.height, theme=choose_theme())
+                views.draw_preset_trials(
+                    table, presets.spell(recipe), rows, height=self.height, width=self.width, theme=choose_theme()
+                )
             )
         self.cards.fill([*_list_cards(self.trials), COMPOSED], CUSTOM if recipe.name == CUSTOM else recipe.name)
         self.go.visible = not self.trials and not self.jobs.running

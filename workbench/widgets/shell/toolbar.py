@@ -9,10 +9,13 @@ import param
 from workbench.widgets.base.component import Component, choose_theme
 from workbench.widgets.base.controls import build_action_button
 
-# the keys of the first and the second button; a text field keeps them for itself
+# the keys of undo and redo, which a text field keeps for itself, and the one that ends a presentation
 KEYS = """
 export function render({ model }) {
+  const root = document.documentElement.style
+  const resize = () => { root.fontSize = model.presented ? 'TYPE' : '' }
   const heard = event => {
+    if (model.presented && event.key === 'Escape') { event.preventDefault(); model.send_msg('end'); return }
     const typing = event.composedPath().some(e => ['INPUT', 'TEXTAREA', 'SELECT'].includes(e.tagName) && e.type !== 'button')
     if (typing || !(event.ctrlKey || event.metaKey)) return
     const key = event.key.toLowerCase()
@@ -20,19 +23,23 @@ export function render({ model }) {
     if (name) { event.preventDefault(); model.send_msg(name) }
   }
   document.addEventListener('keydown', heard)
+  model.on('presented', resize)
   model.on('remove', () => document.removeEventListener('keydown', heard))
   return document.createElement('span')
 }
 """
 SHARE = "navigator.clipboard.writeText(window.location.href); cb_obj.origin.label = 'Link copied'"
 THEME = "const u = new URL(window.location); u.searchParams.set('theme', '{other}'); window.location = u"
-TYPE = "const root = document.documentElement.style; root.fontSize = root.fontSize ? '' : '130%'"
+PRESENTED_TYPE = "140%"  # of the root, which all type of the page follows
 
 
 class Keys(pn.custom.JSComponent):
-    """Tells `pressed` which of undo and redo was asked for by its key, anywhere on the page."""
+    """Tells `pressed` which of `undo`, `redo` and, while `presented`, `end` was asked for by its key, anywhere on the page; type
+    is larger while `presented`."""
 
-    _esm = KEYS
+    _esm = KEYS.replace("TYPE", PRESENTED_TYPE)
+
+    presented = param.Boolean(default=False)
 
     def __init__(self, pressed: Callable[[str], None]) -> None:
         super().__init__(width=0, height=0, margin=0)
@@ -61,10 +68,11 @@ class Toolbar(Component):
         self.undo = self._button("Undo", "Undo the last change (Ctrl+Z)", lambda: self.live.choose(self.session.undo))
         self.redo = self._button("Redo", "Redo the change (Ctrl+Shift+Z)", lambda: self.live.choose(self.session.redo))
         self.history = self._button("History", "All steps, with their branches", self._to_history)
-        buttons = [self.undo, self.redo, self.history]
-        return pn.FlexBox(
-            name, *buttons, *(self._page_buttons() if served else []), align_items="center", sizing_mode="stretch_width"
-        )
+        self.buttons: list[pn.viewable.Viewable] = [self.undo, self.redo, self.history]
+        self.presenting = self._button("Present", "Show slider, texts and map only, in large type; Escape ends it", self._present)
+        self.keys = Keys(self._pressed)
+        page_only = [*self._page_buttons(), self.keys] if served else []
+        return pn.FlexBox(name, self.undo, self.redo, self.history, *page_only, align_items="center", sizing_mode="stretch_width")
 
     def refresh(self) -> None:
         """Undo and redo where there is something to go to."""
@@ -77,9 +85,8 @@ class Toolbar(Component):
         share.js_on_click(code=SHARE)
         switch = self._button(f"{other.capitalize()} page", "Switch between light and dark mode")
         switch.js_on_click(code=THEME.replace("{other}", other))
-        self.presenting = self._button("Present", "Toggle presentation mode: larger type, figures only", self._present)
-        self.presenting.js_on_click(code=TYPE)
-        return [share, self.presenting, switch, Keys(self._pressed)]
+        self.buttons += [share, switch]
+        return [share, self.presenting, switch]
 
     def _to_history(self) -> None:
         self.live.front = "History"
@@ -87,8 +94,14 @@ class Toolbar(Component):
     def _present(self) -> None:
         self.presented = not self.presented
         self.presenting.label = "End" if self.presented else "Present"
+        self.keys.presented = self.presented
+        for button in self.buttons:
+            button.visible = not self.presented
 
     def _pressed(self, key: str) -> None:
+        if key == "end":
+            self.notices.guard(self._present)
+            return
         self.notices.guard(lambda: self.live.choose(self.session.redo if key == "redo" else self.session.undo))
 
     def _button(self, label: str, tip: str, press: Callable[[], object] | None = None) -> pn.widgets.Button:

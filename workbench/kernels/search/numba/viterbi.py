@@ -1,13 +1,30 @@
-"""Viterbi's algorithm on the bitshift trellis (see `packing.trellis_code`), several sequences on several threads."""
+"""Viterbi's algorithm on the bitshift trellis (see `packing.trellis_code`), several sequences on several threads.
+
+A step adds its cost to that of every state and keeps the cheapest of those that share all but their oldest bits. From 32 such
+sets on (all trellises but those of tiny matrices) both happen in registers, 32 sets at a time.
+"""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from workbench.kernels.jit.cached_njit import compile_cached
+from workbench.kernels.jit.simd import (
+    add_floats,
+    choose_less,
+    fill,
+    load_floats,
+    multiply,
+    multiply_add,
+    store_floats,
+    store_words,
+)
 from workbench.kernels.jit.threads import use_threads
 from workbench.kernels.packing.trellis_code import NEVER
 
+LANES = 32
 
-@njit(cache=True, nogil=True, fastmath=True)
+
+@compile_cached(fastmath=True)
 def _merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> None:
     """The cheapest of the states that share all but their oldest bits, and which it was."""
     low = len(reached)
@@ -21,7 +38,7 @@ def _merge_paths(cost: np.ndarray, reached: np.ndarray, oldest: np.ndarray) -> N
             reached[j] = min(reached[j], above[j])
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compile_cached(fastmath=True)
 def _extend_paths(
     cost: np.ndarray, reached: np.ndarray, y: np.ndarray, scale: float, words: np.ndarray, size: np.ndarray
 ) -> None:
@@ -40,27 +57,70 @@ def _extend_paths(
             cost[c] += arrived
 
 
-@njit(cache=True, nogil=True)
+@compile_cached
+def _spread_costs(reached: np.ndarray, branches: int, arrived: np.ndarray) -> None:
+    """The cost of arriving at each state: that of its common bits before, `branches` times; `arrived` has LANES more places."""
+    for j in range(len(reached)):
+        for c in range(j * branches, (j + 1) * branches, LANES):
+            store_floats(arrived, c, fill(reached[j]))
+
+
+@compile_cached
+def _take_step(
+    arrived: np.ndarray,
+    factors: np.ndarray,
+    square: float,
+    words: np.ndarray,
+    size: np.ndarray,
+    reached: np.ndarray,
+    oldest: np.ndarray,
+) -> None:
+    """`_extend_paths` and `_merge_paths` in one, with `factors [length]` of −2 · scale · y and `square` of scale²."""
+    low = len(reached)
+    for j in range(0, low, LANES):
+        for p in range(len(size) // low):
+            s = p * low + j
+            cost = multiply(fill(square), load_floats(size, s))
+            for v in range(len(factors)):
+                cost = multiply_add(fill(factors[v]), load_floats(words[v], s), cost)
+            cost = add_floats(cost, load_floats(arrived, s))
+            if p == 0:
+                best, which = cost, fill(np.float32(0))
+            else:
+                which = choose_less(cost, best, fill(np.float32(p)), which)
+                best = choose_less(cost, best, cost, best)
+        store_floats(reached, j, best)
+        store_words(oldest, j, which)
+
+
+@compile_cached
 def _search_path(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seam: int, best_codes: np.ndarray
 ) -> None:
     """Fill `best_codes [steps]` with the states of the best path for `y [steps, length]`; a seam of −1 leaves both ends free."""
     steps, low = len(y), words.shape[1] >> bits
-    cost, reached = np.empty(words.shape[1], np.float32), np.zeros(low, np.float32)
+    cost, reached = np.empty(words.shape[1] + LANES, np.float32), np.zeros(low, np.float32)
+    factors = np.empty(len(words), np.float32)
     if seam >= 0:
         reached[:] = NEVER
         reached[seam] = 0
     oldest = np.empty((steps, low), np.uint16)
     for t in range(steps):
-        _extend_paths(cost, reached, y[t], scale[t], words, size)
-        _merge_paths(cost, reached, oldest[t])
+        if low < LANES:
+            _extend_paths(cost[: words.shape[1]], reached, y[t], scale[t], words, size)
+            _merge_paths(cost[: words.shape[1]], reached, oldest[t])
+            continue
+        for v in range(len(factors)):
+            factors[v] = np.float32(-2 * scale[t] * y[t, v])
+        _spread_costs(reached, 1 << bits, cost)
+        _take_step(cost, factors, scale[t] * scale[t], words, size, reached, oldest[t])
     common = np.argmin(reached) if seam < 0 else seam
     for t in range(steps - 1, -1, -1):
         best_codes[t] = int(oldest[t, common]) * low + common
         common = best_codes[t] >> bits
 
 
-@njit(parallel=True, cache=True, nogil=True)
+@compile_cached(parallel=True)
 def _search_paths(
     y: np.ndarray, scale: np.ndarray, words: np.ndarray, size: np.ndarray, bits: int, seams: np.ndarray, best_codes: np.ndarray
 ) -> None:

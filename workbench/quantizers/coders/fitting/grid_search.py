@@ -8,6 +8,7 @@ the scale that reaches all weights; a scale read off the distance between neighb
 from; and the scale and zero that are best for the codes so far, as long as that helps.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class GridSearch:
     """
 
     def __init__(self, w: Tensor, weight: Tensor | None, steps: int, middle: int | None = None) -> None:
-        self.w, self.weight, self.steps, self.middle = w, weight, steps, middle
+        self.w, self.weight, self.steps, self.middle = w.contiguous(), weight, steps, middle
         self.high, self.low = w.amax(1).clamp(min=0), w.amin(1).clamp(max=0)
         self.error = w.new_full((len(w),), torch.inf)
         self.scale, self.zero = torch.zeros_like(self.high), torch.full_like(self.high, float(middle or 0))
@@ -84,7 +85,7 @@ class GridSearch:
 
     def spacings(self, values: Tensor, extent: Tensor, most: int) -> list[Tensor]:
         """Scales that divide `extent` into at most so many steps, and the least distance between `values` into few."""
-        gaps = values.sort(1).values.diff(dim=1)
+        gaps = torch.from_numpy(np.sort(values.numpy(), axis=1)).diff(dim=1)  # ten times as fast as torch's
         apart = torch.where(gaps >= 0.5 * extent[:, None] / most, gaps, torch.inf).amin(1)
         return [round_to_fp16(extent / (extent * multiple / apart).round().clamp(1, most)) for multiple in MULTIPLES]
 
@@ -96,7 +97,7 @@ class GridSearch:
         scale = round_to_fp16(divide(top, bottom.where(bottom > RIDGE * square, 0.0)))
         if self.middle is None:
             scale = scale.clamp(min=0)
-        best = (scale * (scale * bottom - 2 * top)).nan_to_num(torch.inf).argmin(0, keepdim=True)
+        best = (scale * (scale * bottom - 2 * top)).nan_to_num(torch.inf).min(0, keepdim=True).indices
         return self.offer(scale.gather(0, best), zero.gather(0, best))
 
     def nearby_zeros(self) -> Tensor:

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
+from workbench.kernels.search.vector_search import find_nearest_vectors
 from workbench.quantizers.coders.fitting.binary_kmeans import Trained, cluster
-
-PRODUCTS_AT_ONCE = 1 << 21  # products held at a time
 
 
 def train(y: Tensor, entries: int) -> Trained:
@@ -19,7 +18,7 @@ def train(y: Tensor, entries: int) -> Trained:
     unit = torch.ones(len(y), 1)
 
     def assign(words: Tensor, _previous: Tensor | None) -> tuple[Tensor, Tensor]:
-        index = find_nearest_codewords(y, unit, words)
+        index = find_nearest_vectors(y, unit, words)
         return index, (y - words[index]).square().sum(1)
 
     def means(words: Tensor, index: Tensor) -> Tensor:
@@ -28,16 +27,6 @@ def train(y: Tensor, entries: int) -> Trained:
         return torch.where(count > 0, total / count.clamp(min=1), words)
 
     return cluster(start, y, assign, means)
-
-
-def find_nearest_codewords(w: Tensor, scale: Tensor, words: Tensor) -> Tensor:
-    """Number of the codeword c with the least ‖w − scale · c‖² for each row of `w [n, length]` and `scale [n, 1]`, `[n]`."""
-    half = words.square().sum(1) / 2
-    size = max(PRODUCTS_AT_ONCE // len(words), 1)
-    pieces = zip(w.split(size), scale.split(size), strict=True)
-    return torch.cat(
-        [(piece_scale * (piece @ words.mT) - piece_scale.square() * half).argmax(1) for piece, piece_scale in pieces]
-    )
 
 
 def find_nearest_under_metric(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
@@ -52,7 +41,7 @@ def find_nearest_under_metric(metric: Tensor, w: Tensor, scale: Tensor, words: T
         book, number = (
             _find_distinct_words(words[:, : columns.stop - start]) if columns.stop - start < words.shape[1] else (words, None)
         )
-        indices = find_nearest_codewords(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
+        indices = find_nearest_vectors(w[:, columns] @ root, scale, (book if column is None else book * column[columns]) @ root)
         codes.append(indices if number is None else number[indices])
     return torch.stack(codes, 1)
 

@@ -1,0 +1,1 @@
+"""Weights that other programs quantized, decoded one tensor at a time."""

@@ -1,0 +1,187 @@
+"""The last stage of a run in sequence: all blocks are trained together on what the whole model predicts."""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from workbench.calibration import iterate_windows
+from workbench.jobs import map_steps
+from workbench.memory import spill
+from workbench.models.blocks import BlockRow
+from workbench.models.written_text import write_text_steps
+from workbench.quantized import QuantizedLayer
+from workbench.quantizers.contract import Snapshot
+from workbench.quantizers.learning.descent import LearningStep
+from workbench.quantizers.learning.whole_model import TrainedModel, WholeModel, train_whole_model
+from workbench.quantizers.refinements.model import Model
+from workbench.quantizers.runs.block_refinement import RefinedBlock, measure_layers
+from workbench.quantizers.runs.progress import LayerProgress
+
+if TYPE_CHECKING:
+    from workbench.quantizers.runs.block_sequence import BlockSequence
+
+TEACHER_BYTES = 1 << 31  # of the original's predictions that are kept on disk; above, they are computed when they are needed
+KEEPING_SECONDS = 60.0  # between two states of the training that are kept, to resume from
+LogProbabilities = Callable[[int], Tensor]  # float32 [T, V] of a window
+
+
+def refine_whole_model(
+    run: "BlockSequence", layers: Mapping[str, QuantizedLayer], part: Model
+) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
+    """The layers after all blocks were trained together; what changed beside them goes to the run's `changed_tensors`.
+
+    Trained are the layers whose recipes ask for it, and gains and biases of norms; everything else stays as it is.
+    """
+    position = run.locate(run.model.source)
+    trained = {name: layer for name, layer in layers.items() if isinstance(run.chosen[name].refinement, Model)}
+    refined = run.finished.block(run.model.source, list(trained))
+    if refined is None:
+        training = WholeModelRun(run, layers, list(trained))
+        refined = yield from position.follow("refine", training.steps(part))
+        run.finished.keep_block(run.model.source, refined)
+    run.changed_tensors.update(refined.vectors)
+    for name, layer in refined.layers.items():
+        yield replace(position, layer=name).progress("done", result=layer)
+    return {**layers, **refined.layers}
+
+
+class WholeModelRun:
+    """The quantized model beside the original, to train the layers `trained` of the first on the predictions of the second."""
+
+    def __init__(self, run: "BlockSequence", layers: Mapping[str, QuantizedLayer], trained: Sequence[str]) -> None:
+        self.run, self.model, self.layers, self.trained = run, run.model, layers, trained
+        self.original, self.quantized = BlockRow(run.model), BlockRow(run.model)
+        for name, tensor in run.changed_tensors.items():
+            self.quantized.put_tensor(name, tensor)
+        for name in (run.embedding, run.head):
+            if name is not None:
+                self.quantized.set_weight(name, layers[name].weight())
+        if run.embedding is not None and self.model.tied_head is not None:
+            self.quantized.set_weight(self.model.tied_head, layers[run.embedding].weight())
+
+    def steps(self, part: Model) -> Generator[Snapshot, None, RefinedBlock]:
+        """Write text, run the original on it, train, and measure the layers."""
+        windows = list(self.run.windows)
+        if part.written:
+            text = yield from map_steps(
+                write_text_steps(self.model, part.written, seed=self.run.seed, store=self.run.finished.store),
+                lambda count: Snapshot("write", min(count, part.written), part.written, {}),
+            )
+            windows += iterate_windows(self.model, text, part.written, self.run.seed)
+        teach = yield from self._read_original(windows)
+        whole, start = self._describe(windows, teach), self.run.finished.descent(self.model.source)
+        training = train_whole_model(
+            whole,
+            part.model_schedule,
+            norms=part.what != "scales",
+            codes=part.what == "codes",
+            every=part.every,
+            tokens=part.model_tokens,
+            seed=self.run.seed,
+            recompute=self.model.streams,
+            start=start,
+        )
+        kept = time.monotonic()
+
+        def follow(step: LearningStep) -> Snapshot:
+            nonlocal kept
+            if step.memory is not None and time.monotonic() - kept >= KEEPING_SECONDS:
+                self.run.finished.keep_descent(self.model.source, step.memory)
+                kept = time.monotonic()
+            return Snapshot("refine", step.step, step.steps, {"step": step})
+
+        result = yield from map_steps(training, follow)
+        return self._measure(result)
+
+    def _read_original(self, windows: Sequence[Tensor]) -> Generator[Snapshot, None, LogProbabilities]:
+        """What the original predicts on each window: kept on disk where that is not too much."""
+        weights = self._keep_weights(self.original.read_weights)
+
+        @torch.no_grad()
+        def predict(index: int) -> Tensor:
+            return self.original.compute_logits(windows[index], weights, {}).log_softmax(-1)
+
+        first = predict(0)
+        if sum(window.shape[1] for window in windows) * first.shape[1] * 2 > TEACHER_BYTES:
+            return predict
+        kept = []
+        for index in range(len(windows)):
+            kept.append(spill(predict(index).half()))
+            yield Snapshot("teach", index + 1, len(windows), {})
+        return lambda index: kept[index].float()
+
+    def _keep_weights(self, read: Callable[[int], dict[str, Tensor]]) -> Callable[[int], Mapping[str, Tensor]]:
+        """The same function, with its results kept where a model fits into memory."""
+        if self.model.streams:
+            return read
+        kept: dict[int, Mapping[str, Tensor]] = {}
+
+        def look_up(index: int) -> Mapping[str, Tensor]:
+            if index not in kept:
+                kept[index] = read(index)
+            return kept[index]
+
+        return look_up
+
+    def _read_fixed(self, index: int) -> dict[str, Tensor]:
+        """The weights of a block that are not trained: of its quantized layers, and of those that nothing changes."""
+        weights = {}
+        for name in self.quantized.layers[index]:
+            if name not in self.trained:
+                weight = self.layers[name].weight() if name in self.layers else self.model.weight(name).float()
+                weights[f"{self.quantized.within(index, name)}.weight"] = self.model.layer(name).orient(weight)
+        return weights
+
+    def _describe(self, windows: Sequence[Tensor], teach: LogProbabilities) -> WholeModel:
+        """What is trained, and on what."""
+        row = self.quantized
+        inside = [[*layers, *routers] for layers, routers in zip(row.layers, row.routers, strict=True)]
+        blocks = [[name for name in names if name in self.trained] for names in inside]
+        return WholeModel(
+            row.compute_logits,
+            teach,
+            windows,
+            trees={name: self.layers[name].packed for name in self.trained},
+            weights={name: self.model.weight(name).float() for name in self.trained},
+            blocks=blocks,
+            fixed=self._keep_weights(self._read_fixed),
+            names={name: f"{row.within(index, name)}.weight" for index, names in enumerate(blocks) for name in names},
+            orient={name: self.model.layer(name).orient for name in self.trained},
+            vectors={index: row.vectors(index) for index in range(len(row.names))},
+            outside=row.outside_vectors(),
+        )
+
+    def _measure(self, result: TrainedModel) -> RefinedBlock:
+        """The trained layers with their errors on the calibration text, and the vectors by the module's names."""
+        row, run = self.quantized, self.run
+        vectors = {f"{row.names[index]}.{name}": v for index, own in result.vectors.items() for name, v in own.items()}
+        vectors |= result.outside
+        changed = {name: vector for name, vector in vectors.items() if not torch.equal(vector, self._read_before(name))}
+        for name, vector in changed.items():
+            row.put_tensor(name, vector)
+        layers = {name: replace(self.layers[name], packed=result.trees[name]) for name in self.trained}
+        now, measured = {**self.layers, **layers}, dict[str, QuantizedLayer]()
+        text, original = row.start(run.windows), self.original.start(run.windows)
+        for index in row.visit(text, original):
+            with row.block(index) as block, self.original.block(index) as before:
+                names = [*row.layers[index], *row.routers[index]]
+                for name in names:
+                    if name in now:
+                        row.set_weight(name, now[name].weight())
+                block_run = run.run(index, block, text.calls)
+                block_run = replace(
+                    block_run, original_calls=original.calls, original=dict(before.named_parameters()), repairs=run.repairs
+                )
+                own = {name: layers[name] for name in names if name in layers}
+                measured |= measure_layers(block_run, own, {name: self.model.weight(name).float() for name in own})
+                original.advance(block_run.original_outputs())
+                text.advance(block_run.outputs())
+        return RefinedBlock({**layers, **measured}, changed)
+
+    def _read_before(self, name: str) -> Tensor:
+        """A vector as it was before training."""
+        return self.run.changed_tensors[name] if name in self.run.changed_tensors else self.model.tensor(name)
