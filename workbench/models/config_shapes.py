@@ -7,8 +7,8 @@ from torch import nn
 
 from workbench.errors import ModelError
 from workbench.models import architecture
+from workbench.models.builtin import BUILTIN, BUILTIN_FOLDER
 from workbench.models.layers import is_linear, split_name
-from workbench.models.opening import BUILTIN, BUILTIN_FOLDER
 
 
 @dataclass(frozen=True)

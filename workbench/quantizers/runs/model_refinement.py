@@ -57,9 +57,9 @@ class WholeModelRun:
         self.original, self.quantized = BlockRow(run.model), BlockRow(run.model)
         for name, tensor in run.changed_tensors.items():
             self.quantized.put_tensor(name, tensor)
-        for name in (run.embedding, run.head):
-            if name is not None:
-                self.quantized.set_weight(name, layers[name].weight())
+        for outside in (run.embedding, run.head):
+            if outside is not None:
+                self.quantized.set_weight(outside, layers[outside].weight())
         if run.embedding is not None and self.model.tied_head is not None:
             self.quantized.set_weight(self.model.tied_head, layers[run.embedding].weight())
 
