@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from workbench import errors, registry
+from workbench.huge_pages import use_huge_pages
 from workbench.import_hook import run_when_imported
 from workbench.interrupts import defer_interrupts
 from workbench.recipe import LayerPlan, Recipe  # before `recipe` below, which takes the place of the module of that name
@@ -229,4 +230,5 @@ registry.add_home(
     "workbench.quantizers",
     *("transform", "split", "coder", "assignment", "correction", "activations", "refinement", "allocation", "kv"),
 )
+use_huge_pages()  # torch reads it at its first tensor
 run_when_imported("transformers.quantizers.auto", _register_with_transformers)  # so that it loads folders that wb.save wrote
