@@ -28,9 +28,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     sources: list[Any] = []
     real = models.open_model
 
-    def record(source: Any) -> Any:
+    def record(source: Any, **options: Any) -> Any:
         sources.append(source)
-        return real(source)
+        return real(source, **options)
 
     monkeypatch.setattr(models, "open_model", record)
     return sources

@@ -74,7 +74,7 @@ SPOILED = {
     ),
     "already-quantized": (
         lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "quip"}),
-        r"already quantized \('quip'\); read are awq, .*: open the original",
+        r"already quantized \('quip'\), and what can be read is awq, .*: open the original",
     ),
     "pickle-only": (as_pickle, r"only as pickle \(pytorch_model.bin\), which is never loaded.*save_pretrained"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), "neither model.safetensors nor model.safetensors.index.json"),

@@ -15,7 +15,7 @@ from workbench.quantizers.kv import Scheme, parse
 if TYPE_CHECKING:
     import pandas as pd
 
-TOKENS = 64  # tokens of a text that are read
+READ_TOKENS = 64  # tokens of a text that are read
 MAX_TOKENS = 256  # whose squares fit a picture cell by cell
 STRONGEST = 20  # pairs of tokens, or channels, of a table
 
@@ -51,7 +51,7 @@ class _Recorder:
         self.weights = weights
 
 
-def read_block(model: Readable | LanguageModel, text: str, block: int, *, tokens: int = TOKENS) -> BlockReading:
+def read_block(model: Readable | LanguageModel, text: str, block: int, *, tokens: int = READ_TOKENS) -> BlockReading:
     """Read a text and keep the attention and the cache of one block.
 
     Args:

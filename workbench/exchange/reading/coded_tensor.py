@@ -54,7 +54,8 @@ class Source:
         """A setting that is one of some whole numbers; ModelError for another."""
         value, numbers = self.settings.get(name, default), list(allowed)
         if type(value) is not int or value not in numbers:
-            raise self.describe(f"says {name} {shorten_value(value)}; it must be one of {', '.join(map(str, numbers))}")
+            choices = " or ".join(map(str, numbers))
+            raise self.describe(f"says {name} {shorten_value(value)}; it must be {choices}")
         return value
 
     def describe(self, what: str) -> ModelError:

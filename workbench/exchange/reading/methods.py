@@ -35,8 +35,8 @@ def find_coded(source: Source) -> list[CodedTensor]:
     method = name_method(source.settings)
     if method not in METHODS:
         raise source.describe(
-            f"is already quantized ({shorten_value(method) if method else 'an unnamed method'}); read are {', '.join(METHODS)}: "
-            f"open the original model instead"
+            f"is already quantized ({shorten_value(method) if method else 'an unnamed method'}), and what can be read is "
+            f"{', '.join(METHODS)}: open the original model instead"
         )
     return METHODS[method](source)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import panel as pn
 from torch import Tensor
 
-from workbench.analysis.predictions.block_reading import MAX_TOKENS, TOKENS, BlockReading, read_block
+from workbench.analysis.predictions.block_reading import MAX_TOKENS, READ_TOKENS, BlockReading, read_block
 from workbench.analysis.weights import raster
 from workbench.analysis.weights.raster import Window
 from workbench.jobs import Counted, Job, Status
@@ -78,7 +78,7 @@ class TokenRaster(Component):
         self.subject: Subject | None = None
         what = f"Tokens of the prompt and of what the original writes after it, at most {MAX_TOKENS}"
         self.tokens = pn.widgets.IntInput(
-            label="Tokens", value=TOKENS, start=2, end=MAX_TOKENS, step=16, width=110, description=what
+            label="Tokens", value=READ_TOKENS, start=2, end=MAX_TOKENS, step=16, width=110, description=what
         )
         self.go = self.does(build_action_button("Read the text", "Read the prompt with both models", 130), self.read)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
@@ -184,7 +184,7 @@ class TokenRaster(Component):
         if self.block is None:
             return None
         results = tuple(self.session.compared.layers().values())
-        return Subject(self.block, self.session.choice.prompt, int(self.tokens.value or TOKENS), results)
+        return Subject(self.block, self.session.choice.prompt, int(self.tokens.value or READ_TOKENS), results)
 
     def _ended(self, job: Job[Readings], subject: Subject) -> None:
         if job.status is Status.DONE:
