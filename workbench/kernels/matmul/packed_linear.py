@@ -13,6 +13,7 @@ from workbench.kernels.formats.format import decode
 from workbench.kernels.kernel_mode import Cache, Mode, Precision, Product
 from workbench.kernels.matmul import dispatch
 from workbench.kernels.matmul.dispatch import Explanation
+from workbench.kernels.matmul.mapped_pages import release_pages
 from workbench.kernels.matmul.packed_matrix import PackedMatrix
 from workbench.kernels.matmul.packed_weight import PackedWeight
 from workbench.kernels.packing.packed import Packed
@@ -74,7 +75,10 @@ class PackedLinear(PackedMatrix):
         packed = self.packed
         backend, _ = dispatch.choose(packed, batch)
         if backend.name not in self._prepared:
-            self._prepared[backend.name] = backend.prepare(packed, self.mode)
+            product = self._prepared[backend.name] = backend.prepare(packed, self.mode)
+            stored = [tensor for _, node in packed.walk() for tensor in node.tensors.values()]
+            if 2 * product.bytes > sum(tensor.nbytes for tensor in stored):  # it holds the codes in an order of its own
+                release_pages(stored)
         return self._prepared[backend.name]
 
     def replace_product(self, backend: str, product: Product) -> None:

@@ -53,7 +53,7 @@ class PackedMatrix(nn.Module):
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes in memory now: stored tensors, bias and what was prepared."""
+        """Bytes held now: stored tensors, bias and what was prepared; of a mapped file fewer may be in memory."""
         return count_resident_bytes([self])
 
     def _fill(self, tree: Packed, path: str) -> Packed:

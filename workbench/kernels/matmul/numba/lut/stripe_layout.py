@@ -1,4 +1,4 @@
-"""From stored bits to stripes: the order in which `sign_matmul.py` reads signs, scales and offsets. Plain numpy.
+"""From stored bits to stripes: the order in which `sign_matmul.py` reads signs, scales and offsets.
 
 A byte holds the signs of one row and one step of 8 columns, the first column in its lowest bit; each half selects an entry of a
 table of 16 sums (`tables.py`):
@@ -23,7 +23,6 @@ The 64 bytes of a step alone (`pshufb_sums.py`), and the 256 bytes of four steps
     step    0   1   2   3   0   1   2   3   0   1   2   3  …   0   1   2   3
 """
 
-import itertools
 import mmap
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -35,7 +34,7 @@ from torch import Tensor
 from workbench.kernels.formats import codebook, parity, ternary
 from workbench.kernels.formats.format import unpack_codes
 from workbench.kernels.jit.simd import DOTS
-from workbench.kernels.matmul.numba.lut import vnni_sums
+from workbench.kernels.matmul.numba.lut import stripe_order, vnni_sums
 from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
@@ -146,6 +145,8 @@ def lay_out_codes(packed: Packed, mask: Tensor | None = None) -> Stripes:
         zero = bitpack.unpack(packed.tensors["zero"], bits, scale.numel()).view_as(scale)
     else:
         zero = torch.full_like(scale, 1 << (bits - 1), dtype=torch.int32)
+    if mask is None and packed.cols % STEP_COLUMNS == 0:
+        return _build_stripes(packed, None, scale[None], zero=zero)
     code = unpack_codes(packed, "codes", bits, mask)[0].to(torch.uint8)
     if mask is not None:
         spread = zero.to(torch.uint8).repeat_interleave(packed.facts["span"], 1)[:, : packed.cols]
@@ -210,28 +211,32 @@ def _collect_scale_tensors(packed: Packed) -> dict[str, Any]:
 
 def _build_stripes(
     packed: Packed,
-    signs: np.ndarray,
+    signs: np.ndarray | None,
     scale: Tensor,
     *,
     mean: Tensor | None = None,
     zero: Tensor | None = None,
     column: Tensor | None = None,
 ) -> Stripes:
-    """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes; `zero` is there for codes only."""
-    steps, span, joined = signs.shape[2], _count_group_steps(packed), 1 if zero is None else JOINED
+    """Signs `[planes, rows, steps]` as bytes and scales `[scales, rows, groups]`, in stripes.
+
+    `signs` None are the planes of stored codes, whose rows end on a byte; `zero` is there for codes only.
+    """
+    planes, joined = packed.facts["bits"] if signs is None else len(signs), 1 if zero is None else JOINED
+    steps, span = -(-packed.cols // STEP_COLUMNS), _count_group_steps(packed)
     abreast = _choose_steps_abreast(packed)
-    edges = compute_chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(len(signs), joined), abreast)
+    edges = compute_chunk_edges(-(-steps // abreast) * abreast, -(-span // abreast) * abreast, min(planes, joined), abreast)
     empty = np.zeros(0, np.uint16)
     return Stripes(
         packed.rows,
         packed.cols,
-        _arrange_signs(signs, edges, abreast) if signs.size else np.zeros(0, np.uint8),
+        _arrange_codes(packed, edges, abreast) if signs is None else _arrange_signs(signs, edges, abreast),
         _arrange_halves(scale),
         empty if mean is None else _arrange_halves(mean[None]),
         np.zeros(0, np.uint8) if zero is None else _arrange_rows(zero[None].numpy().astype(np.uint8)),
         edges,
         np.zeros((0, 0), np.float32) if column is None else column.to(torch.float32).numpy(),
-        len(signs),
+        planes,
         joined,
         -(-span // abreast) * abreast,
         abreast,
@@ -271,16 +276,26 @@ def compute_chunk_edges(steps: int, span: int, joined: int, abreast: int) -> np.
 
 def _arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int) -> np.ndarray:
     """Bytes `[planes, rows, steps]` as `[stripe][chunk][plane][step][64]`, ordered as in `pshufb_sums.py` or `vnni_sums.py`."""
-    planes, rows, steps = signs.shape
-    full = np.pad(signs, ((0, 0), (0, -rows % STRIPE_ROWS), (0, edges[-1] - steps)))
-    stripes = full.reshape(planes, -1, STRIPE_ROWS, edges[-1] // abreast, abreast).transpose(1, 0, 3, 2, 4)
-    if abreast == 1:  # row r of a stripe beside row 32 + r
-        stripes = stripes.reshape(*stripes.shape[:3], 2, STRIPE_ROWS // 2).swapaxes(3, 4)
-    stream = allocate_pages(stripes.size).reshape(len(stripes), -1)
-    for begin, end in itertools.pairwise(edges):
-        target = slice(begin * planes * STRIPE_ROWS, end * planes * STRIPE_ROWS)
-        stream[:, target] = stripes[:, :, begin // abreast : end // abreast].reshape(len(stripes), -1)
+    if not signs.size:
+        return np.zeros(0, np.uint8)
+    stream = _allocate_stripes(signs.shape[1], len(signs), edges)
+    stripe_order.arrange_signs(signs, edges, abreast, stream)
     return stream.reshape(-1)
+
+
+def _arrange_codes(packed: Packed, edges: np.ndarray, abreast: int) -> np.ndarray:
+    """The same of `uniform`, whose rows end on a byte, without unpacking it first."""
+    bits = packed.facts["bits"]
+    stream = _allocate_stripes(packed.rows, bits, edges)
+    shape = packed.rows, packed.cols // STEP_COLUMNS, bits
+    stripe_order.arrange_codes(packed.tensors["codes"].numpy(), shape, edges, abreast, stream)
+    return stream.reshape(-1)
+
+
+def _allocate_stripes(rows: int, planes: int, edges: np.ndarray) -> np.ndarray:
+    """Zeros `[stripes, bytes]`."""
+    stripes = -(-rows // STRIPE_ROWS)
+    return allocate_pages(stripes * planes * STRIPE_ROWS * int(edges[-1])).reshape(stripes, -1)
 
 
 def allocate_pages(size: int) -> np.ndarray:
@@ -288,7 +303,9 @@ def allocate_pages(size: int) -> np.ndarray:
 
     A stream from memory stops at the end of each page of 4 kB to look the next one up.
     """
-    anonymous = mmap.mmap(-1, max(1, size) + LARGE_PAGE)
+    # of shared memory, which is the default, Linux gives no large pages unless a system is set up for it
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    anonymous = mmap.mmap(-1, max(1, size) + LARGE_PAGE, **private)
     start = -np.frombuffer(anonymous, np.uint8).ctypes.data % LARGE_PAGE
     if size >= LARGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
         anonymous.madvise(mmap.MADV_HUGEPAGE)
