@@ -34,6 +34,7 @@ RECIPES = {
     "binary-factors:bits=0.866,sweeps=400": "",
     "qtip:bits=0.8": "",
     "btc:bits=0.8,refinement=codes": "",
+    "btc:bits=0.8,refinement=model": "all blocks together",
     "btc-planes:bits=1.6": "",
 }
 Row = dict[str, Any]
