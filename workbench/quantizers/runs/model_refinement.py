@@ -1,5 +1,6 @@
 """The last stage of a run in sequence: all blocks are trained together on what the whole model predicts."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -59,7 +60,7 @@ class TrainingRecord:
         self.finished, self.name = finished, name
         self.memory, facts = finished.descent(name)
         self.first, self.seconds_before = 0 if self.memory is None else self.memory.step, facts.get("seconds", 0.0)
-        self.begin = self.kept = time.monotonic()
+        self.begin, self.kept = time.monotonic(), -math.inf  # the first look is kept at once
         self.held_out: float | None = None
 
     @property
