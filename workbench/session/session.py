@@ -244,8 +244,8 @@ class Session:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
         recipe, names, start = self.recipe, self.model.layer_names, self.history.at
         if needs_text(recipe):
-            kept = Store() if recipe.refinement.name == "model" else None  # minutes of training: a stopped one goes on
-            steps = quantize_model_steps(self.model, recipe, text=text("calibration"), tokens=CALIBRATION_TOKENS, store=kept)
+            store = Store() if recipe.refinement.name == "model" else None  # training of minutes goes on where it was stopped
+            steps = quantize_model_steps(self.model, recipe, text=text("calibration"), tokens=CALIBRATION_TOKENS, store=store)
         else:
             steps = quantize_model_steps(self.model, recipe, (yield from self.shared.stats_steps()))
         with self._traced(recipe, names, alone=False) as traces:

@@ -64,7 +64,7 @@ class BlockSequence:
             check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows, self.seed = list(iterate_windows(model, text, tokens, seed)), seed
-        self.whole = find_whole_refinement(chosen)
+        self.model_refinement = find_whole_refinement(chosen)
         token_count = sum(window.shape[1] for window in self.windows)
         self.calibration: dict[str, Any] = {
             "text": text.name,
@@ -105,9 +105,9 @@ class BlockSequence:
         yield from self.scopes.prepare_beginning(self.model, self.phases)
         states = (yield from self.first_pass()) if self.looks_first else {}
         layers = yield from self.second_pass(states)
-        if self.whole is not None:
+        if self.model_refinement is not None:
             position = replace(self.locate(self.model.source), width=self.width)
-            layers, self.refined = yield from refine_whole_model(self, layers, self.whole, position)
+            layers, self.refined = yield from refine_whole_model(self, layers, self.model_refinement, position)
         return layers
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original: BlockPass | None = None) -> BlockRun:
@@ -257,7 +257,7 @@ class BlockSequence:
     @property
     def width(self) -> int:
         """Steps that the training of the whole model counts as: most of the time goes there."""
-        return 0 if self.whole is None else len(self.chosen)
+        return 0 if self.model_refinement is None else len(self.chosen)
 
     def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
         """The token embedding by its weights alone, before the blocks, which then read what it gives them."""

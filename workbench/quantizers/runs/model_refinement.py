@@ -60,7 +60,7 @@ class TrainingRecord:
         self.finished, self.name = finished, name
         self.memory, facts = finished.descent(name)
         self.first, self.seconds_before = 0 if self.memory is None else self.memory.step, facts.get("seconds", 0.0)
-        self.begin, self.kept = time.monotonic(), -math.inf  # the first look is kept at once
+        self.begin, self.last_kept = time.monotonic(), -math.inf  # the first look is kept at once
         self.held_out: float | None = None
 
     @property
@@ -73,7 +73,7 @@ class TrainingRecord:
         self.held_out = self.held_out if step.held_out is None else step.held_out
         if step.memory is not None:
             self.memory = step.memory
-            if time.monotonic() - self.kept >= KEEPING_SECONDS:
+            if time.monotonic() - self.last_kept >= KEEPING_SECONDS:
                 self.keep()
         pace = (time.monotonic() - self.begin) / max(step.step - self.first, 1)
         return TrainingState(step.step, step.steps, step.loss, self.held_out, pace * (step.steps - step.step))
@@ -82,7 +82,7 @@ class TrainingRecord:
         """Keep the state of the last look."""
         if self.memory is not None:
             self.finished.keep_descent(self.name, self.memory, {"seconds": self.seconds})
-        self.kept = time.monotonic()
+        self.last_kept = time.monotonic()
 
 
 class WholeModelRun:
@@ -133,10 +133,10 @@ class WholeModelRun:
         text = yield from map_steps(steps, tell)
         return list(iterate_windows(self.model, text, tokens, self.run.seed))
 
-    def _train(self, whole: WholeModel, part: Model, record: TrainingRecord) -> Generator[Snapshot, None, TrainedModel]:
+    def _train(self, target: WholeModel, part: Model, record: TrainingRecord) -> Generator[Snapshot, None, TrainedModel]:
         """The training, which can be stopped at any step: its last look is kept."""
         training = train_whole_model(
-            whole,
+            target,
             part.model_schedule,
             norms=part.what != "scales",
             codes=part.what == "codes",
@@ -169,22 +169,22 @@ class WholeModelRun:
         first = predict(0)
         if _count_tokens(windows) * first.shape[1] * 2 > TEACHER_BYTES:
             return predict
-        kept = []
+        predictions = []
         for index in range(len(windows)):
-            kept.append(spill(predict(index).half()))
+            predictions.append(spill(predict(index).half()))
             yield _tell(READING, index + 1, len(windows), "reading the original's predictions", "windows")
-        return lambda index: kept[index].float()
+        return lambda index: predictions[index].float()
 
     def _keep_weights(self, read: Callable[[int], dict[str, Tensor]]) -> Callable[[int], Mapping[str, Tensor]]:
         """The same function, with its results kept where a model fits into memory."""
         if self.model.streams:
             return read
-        kept: dict[int, Mapping[str, Tensor]] = {}
+        cache: dict[int, Mapping[str, Tensor]] = {}
 
         def look_up(index: int) -> Mapping[str, Tensor]:
-            if index not in kept:
-                kept[index] = read(index)
-            return kept[index]
+            if index not in cache:
+                cache[index] = read(index)
+            return cache[index]
 
         return look_up
 
@@ -219,7 +219,7 @@ class WholeModelRun:
     def _measure(self, result: TrainedModel) -> RefinedBlock:
         """The trained layers with their errors on the calibration text, and the vectors by the module's names."""
         row, run = self.quantized, self.run
-        vectors = {f"{row.names[index]}.{name}": v for index, own in result.vectors.items() for name, v in own.items()}
+        vectors = {f"{row.names[index]}.{name}": v for index, named in result.vectors.items() for name, v in named.items()}
         vectors |= result.outside
         changed = {name: vector for name, vector in vectors.items() if not torch.equal(vector, self._read_before(name))}
         for name, vector in changed.items():
@@ -237,8 +237,8 @@ class WholeModelRun:
                 block_run = replace(
                     block_run, original_calls=original.calls, original=dict(before.named_parameters()), repairs=run.repairs
                 )
-                own = {name: layers[name] for name in names if name in layers}
-                measured |= measure_layers(block_run, own, {name: self.model.weight(name).float() for name in own})
+                refined = {name: layers[name] for name in names if name in layers}
+                measured |= measure_layers(block_run, refined, {name: self.model.weight(name).float() for name in refined})
                 original.advance(block_run.original_outputs())
                 text.advance(block_run.outputs())
         return RefinedBlock({**layers, **measured}, changed)
@@ -253,8 +253,8 @@ def _count_tokens(windows: Sequence[Tensor]) -> int:
     return sum(window.shape[1] for window in windows)
 
 
-def _tell(place: tuple[int, int], done: int, total: int, what: str, unit: str) -> Snapshot:
-    """How far a stage is that takes `place` of the progress."""
-    low, high = place
+def _tell(span: tuple[int, int], done: int, total: int, what: str, unit: str) -> Snapshot:
+    """How far a stage is that takes `span` of the progress."""
+    low, high = span
     done = min(done, total)
     return Snapshot("refine", round(low + (high - low) * done / total), SCALE, {"stage": f"{what}: {done:,} of {total:,} {unit}"})
