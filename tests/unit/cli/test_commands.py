@@ -90,6 +90,18 @@ def test_refine(command: Callable[..., Said], tiny: Path, story: Path, tmp_path:
     assert "use one of scales, norms, codes" in command(*words, "--trains", "all", "--out", tmp_path / "no").err
 
 
+def test_eval_on_several_texts(command: Callable[..., Said], tiny: Path, story: Path) -> None:
+    words = ["eval", tiny, "--tokens", 60]
+    several = json.loads(command(*words, "--text", "all", "--text", story, "--json").out)
+    assert [row["text"] for row in several["texts"]] == ["evaluation", "written", "prose", "story.txt"]
+    alone = json.loads(command(*words, "--text", "prose", "--json").out)
+    assert several["texts"][2].items() <= alone.items()
+    said = command(*words, "--text", "all").out
+    assert re.search(rf"^prose +{alone['tokens']} +{alone['perplexity']:.3f} ", said, re.MULTILINE)
+    assert [line.split()[0] for line in said.splitlines()[-3:]] == ["evaluation", "written", "prose"]
+    assert "'written', 'prose' or the path" in command(*words, "--text", "nowhere").err
+
+
 def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
     words = ["eval", "builtin", "--text", story, "--window", 16]
     facts = json.loads(command(*words, "--stride", 4, "--json").out)
