@@ -77,7 +77,8 @@ def evaluate(
         return _evaluate_tasks(source, tasks, include_path, against, limit, download=download, as_json=as_json)
     if include_path or against or limit or download:
         raise typer.BadParameter("--include-path, --against, --limit and --download belong to --tasks; name a task.")
-    names = [name for given in text or ["evaluation"] for name in (EVALUATION_TEXTS if given == "all" else (given,))]
+    choices = text or ["evaluation"]
+    names = [name for choice in choices for name in (EVALUATION_TEXTS if choice == "all" else (choice,))]
     model, documents = open_any(source), [read_text(name) for name in names]
     rule = None
     if window or stride or style:
