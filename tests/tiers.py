@@ -113,6 +113,7 @@ LATER: dict[str, tuple[str, ...]] = {
         "tests/unit/cli/test_streams.py::test_json_in_a_windows_pipe_says_the_same",
         "tests/unit/cli/test_streams.py::test_a_full_disk_is_one_line",
         "tests/integration/test_larger_than_memory.py",
+        "tests/integration/test_resumed_training.py",
     ),
     "examples that compile and time kernels, or read more than a thousand tokens": (),
     "reads a dozen files in an interpreter of its own": (

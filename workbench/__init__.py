@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from workbench.exchange.writing import export
     from workbench.models import fuse, open_model
     from workbench.models.text import text
-    from workbench.quantizers import quantize, quantize_model
+    from workbench.quantizers import quantize, quantize_model, refine_model
     from workbench.quantizers.allocation import allocate
     from workbench.store import Store
     from workbench.views.decisions.quant_card import card
@@ -133,6 +133,7 @@ __all__ = [
     "read_imatrix",
     "recipe",
     "recipes",
+    "refine_model",
     "save",
     "sensitivity",
     "take_over",
@@ -192,6 +193,7 @@ _HOMES = {
     "quantize": "workbench.quantizers",
     "quantize_model": "workbench.quantizers",
     "read_imatrix": "workbench.exchange.takeover",
+    "refine_model": "workbench.quantizers",
     "save": "workbench.artifact",
     "sensitivity": "workbench.analysis.predictions.sensitivity",
     "take_over": "workbench.exchange.takeover",

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from workbench.kernels.matmul.dispatch import explain as explain_kernels
     from workbench.models.text import Text
     from workbench.models.text_windows import measure_in_windows as windowed_perplexity
+    from workbench.models.written_text import write_text
     from workbench.quantizers.coders.fitting.binary_kmeans import split_vectors as sign_vectors
     from workbench.quantizers.coders.fitting.binary_kmeans import train_magnitude as train_codebook
 
@@ -114,6 +115,7 @@ __all__ = [
     "weight_sketch",
     "windowed_perplexity",
     "write_kl_base",
+    "write_text",
 ]
 
 _HOMES = {
@@ -167,6 +169,7 @@ _HOMES = {
     "weight_sketch": "analysis.weights.weight_sketch:compute_sketch",
     "windowed_perplexity": "models.text_windows:measure_in_windows",
     "write_kl_base": "analysis.predictions.kl_base:write_kl_base",
+    "write_text": "models.written_text:write_text",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and says where one does not exist

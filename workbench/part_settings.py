@@ -12,6 +12,7 @@ METRICS = ("magnitude", "hessian")  # of saliency
 GROUP_SEARCHES = ("joint", "greedy", "double")  # for the thresholds of three groups
 TRIT_SCALE_RULES = ("least-squares", "absmean")
 REFINED = ("scales", "norms", "codes")  # what of a block is trained after its layers are quantized
+MODEL_STEPS = 700  # of training of the whole model
 
 
 def make_group_setting(default: int) -> int:

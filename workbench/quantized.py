@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MODEL_REFINEMENT = "model_refinement"  # what the training of the whole model took and gained, among the facts of calibration
+
+
 @dataclass(frozen=True)
 class QuantizedLayer(ShownInCell):
     """One quantized matrix `[rows, cols]`.
@@ -183,6 +186,10 @@ class QuantizedModel(ShownInCell):
             )
         return sentences
 
+    def describe_refinement(self) -> str | None:
+        """What the training of the whole model took and gained, in a sentence; None where there was none."""
+        return describe_refinement(self.calibration)
+
     def table(self) -> "pd.DataFrame":
         """One row a layer: name, rows, cols, bits_per_weight, nominal_bits, relative_error, output_error, seconds."""
         import pandas as pd
@@ -213,6 +220,20 @@ def describe_bits(
         text += f" in {format_percent(coverage)} of the weights"
         text += f"; the other {format_percent(1 - coverage)} ({kinds}) are not quantized" if kinds else ""
     return text if overall is None else f"{text}: {overall:.2f} bits per weight overall"
+
+
+def describe_refinement(calibration: Mapping[str, Any]) -> str | None:
+    """What the training of the whole model took and gained, by the facts of a calibration; None where there was none."""
+    facts = calibration.get(MODEL_REFINEMENT)
+    if facts is None:
+        return None
+    took = f" in {facts['seconds']:,.0f} seconds" if "seconds" in facts else ""
+    text = f"{facts['tokens']:,} tokens, of which the original wrote {facts['written_tokens']:,}"
+    return (
+        f"all blocks trained together ({facts['trains']}): {facts['steps']:,} steps of about {facts['step_tokens']:,} tokens "
+        f"on {text}{took}; divergence from the original on held-out windows {facts['divergence_before']:.4g} → "
+        f"{facts['divergence']:.4g} nats per token"
+    )
 
 
 def format_percent(share: float) -> str:

@@ -166,6 +166,10 @@ class Store:
         except OSError as error:
             self._warn("written", error)
 
+    def remove(self, key: str) -> None:
+        """Remove the entry of `key`, if there is one."""
+        discard(self.path(key))
+
     def prune(self, keep: str = "", *, limit_bytes: int | None = None, unused_for: float | None = None) -> int:
         """Remove what is abandoned or was not used for so many seconds, then the longest unused until the rest fits.
 

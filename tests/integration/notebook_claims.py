@@ -97,6 +97,10 @@ CLAIMS: dict[str, dict[str, str]] = {
         "a perplexity of 27 to 30": "near(table['perplexity'][0], 28.5, 2.5)",
         "about 17 each": "near(table['perplexity'][1], 17, 1.5) and near(table['perplexity'][2], 17, 1.5)",
         "their intervals overlap": "table['perplexity_low'][1] < table['perplexity_high'][2]",
+        "To about 14": (
+            "near(effects['all together'].perplexity, 13.8, 1) and near(effects['layer by layer'].perplexity, 17, 1.5)"
+        ),
+        "at the same stored bits": "refined.bits_per_weight == quantized.bits_per_weight",
     },
     "2_kernels": {
         "1.02: a sign per weight, and a scale per row": "round(read[0], 2) == 1.02",

@@ -34,6 +34,7 @@ RECIPES = {
     "binary-factors:bits=0.866,sweeps=400": "",
     "qtip:bits=0.8": "",
     "btc:bits=0.8,refinement=codes": "",
+    "btc:bits=0.8,refinement=model": "all blocks together",
     "btc-planes:bits=1.6": "",
 }
 Row = dict[str, Any]
@@ -48,10 +49,10 @@ def main() -> None:
     recorded = read_figures()
     rows = dict(recorded.get("rows", {}))
     for spelling in options.recipe or RECIPES:
-        rows[spelling] = measure_row(spelling, options.data)
+        rows[spelling] = {**measure_row(spelling, options.data), "measured": describe_run()}
         sys.stdout.write(f"{spelling}: {json.dumps(rows[spelling])}\n")
         sys.stdout.flush()
-        figures = {**describe_run(), "rows": {name: rows[name] for name in RECIPES if name in rows}}
+        figures = {"tolerance": TOLERANCE, "rows": {name: rows[name] for name in RECIPES if name in rows}}
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8"), read_figures()), encoding="utf-8")
 
@@ -76,7 +77,6 @@ def describe_run() -> dict[str, Any]:
         "seed": SEED,
         "calibration_tokens": CALIBRATION_TOKENS,
         "evaluation_tokens": EVALUATION_TOKENS,
-        "tolerance": TOLERANCE,
     }
 
 
@@ -131,11 +131,19 @@ def write_table(figures: dict[str, Any]) -> str:
             RECIPES[spelling] if spelling == ORIGINAL else f"`{spelling}`" + f" ({RECIPES[spelling]})" * bool(RECIPES[spelling])
         )
         lines.append(f"| {title} | {row['nominal']:.4g} | {row['stored']:.3f} | {' | '.join(cells)} |")
-    made = (
-        f"Measured on {figures['date']} on {figures['host']} with torch {figures['torch']}, seed {figures['seed']};\n"
-        f"when measured again, each perplexity stays within {figures['tolerance']:.0%}."
-    )
+    made = f"{describe_runs(rows)};\nwhen measured again, each perplexity stays within {figures['tolerance']:.0%}."
     return "\n".join([*lines, "", made, ""])
+
+
+def describe_runs(rows: dict[str, Row]) -> str:
+    """When, where and with what the rows were measured: most of them first, others by name."""
+    runs: dict[str, list[str]] = {}
+    for spelling, row in rows.items():
+        run = row["measured"]
+        where = f"on {run['date']} on {run['host']} with torch {run['torch']}, seed {run['seed']}"
+        runs.setdefault(where, []).append(spelling)
+    first, *others = sorted(runs, key=lambda where: -len(runs[where]))
+    return ";\n".join(["Measured " + first, *(f"{', '.join(f'`{name}`' for name in runs[where])} {where}" for where in others)])
 
 
 def best_below_one_bit(rows: dict[str, Row], text: str) -> str | None:

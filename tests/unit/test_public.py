@@ -21,8 +21,8 @@ PUBLIC = [
     "WhatIfView", "allocate",
     "calibrate", "card", "compare", "diff_cards", "error_budget", "errors", "export", "figures", "fuse", "layer_scores", "load",
     "measure_cache", "measure_kernels", "measures", "notebook", "open_model", "pack_model", "part", "quantize",
-    "quantize_model", "read_imatrix", "recipe", "recipes", "save", "sensitivity", "take_over", "text", "to_transformers",
-    "what_if",
+    "quantize_model", "read_imatrix", "recipe", "recipes", "refine_model", "save", "sensitivity", "take_over", "text",
+    "to_transformers", "what_if",
 ]  # fmt: skip
 CORE = [
     "workbench",

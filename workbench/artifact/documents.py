@@ -3,6 +3,7 @@
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, is_file_name, shorten_value
+from workbench.quantized import MODEL_REFINEMENT
 from workbench.recipe import LayerPlan, Recipe
 
 SAVE_AGAIN_ADVICE = "save the model again"
@@ -52,6 +53,20 @@ def _check_calibration(value: JsonValue) -> None:
             number.as_whole()
     if (unreached := value.find("unreached")) is not None:
         unreached.as_optional(JsonValue.texts)
+    check_model_refinement(value)
+
+
+def check_model_refinement(value: JsonValue) -> None:
+    """What the training of the whole model took and gained, where a calibration has it."""
+    if (refined := value.find(MODEL_REFINEMENT)) is None:
+        return
+    refined.get("trains", SAVE_AGAIN_ADVICE).as_text()
+    for name in ("steps", "step_tokens", "tokens", "written_tokens"):
+        refined.get(name, SAVE_AGAIN_ADVICE).as_whole()
+    for name in ("divergence_before", "divergence"):
+        refined.get(name, SAVE_AGAIN_ADVICE).as_number()
+    if (seconds := refined.find("seconds")) is not None:  # not on a card, which has all times in one place
+        seconds.as_number(0)
 
 
 def _check_layer(value: JsonValue, recipes: set[str]) -> None:

@@ -26,6 +26,7 @@ from workbench.cli.kv import kv
 from workbench.cli.measure import generate, whatif
 from workbench.cli.page import export_page
 from workbench.cli.quantize import quantize
+from workbench.cli.refine import refine
 from workbench.cli.show import layers, recipes
 from workbench.cli.squeeze import squeeze
 from workbench.cli.store import store
@@ -89,6 +90,7 @@ app.add_typer(serve, name="serve", rich_help_panel=LOOK)
 _add_command(layers, LOOK)
 _add_command(recipes, LOOK)
 _add_command(quantize, QUANTIZE, long=True)
+_add_command(refine, QUANTIZE, long=True)
 _add_command(import_model, QUANTIZE, "import")
 _add_command(allocate, QUANTIZE, long=True)
 _add_command(squeeze, QUANTIZE, long=True)

@@ -1,20 +1,25 @@
 """The command that evaluates a model: perplexity on a text, or accuracy on tasks."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from workbench.cli.arguments import Json, Source, TextFile, Tokens, open_any, read_text
+from workbench.cli.arguments import Json, Source, Tokens, open_any, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.model_facts import collect_stored_facts, format_bits
 from workbench.cli.output import emit_page, format_with_interval, show_progress
+from workbench.cli.tables import Column, format_rows
+from workbench.models.text import EVALUATION_TEXTS
 
 if TYPE_CHECKING:
     from workbench.analysis.predictions.task_accuracy import TaskResult
     from workbench.analysis.predictions.task_flips import TaskFlips
     from workbench.artifact import PackedModel
+    from workbench.intervals import Interval
     from workbench.models import ModelHandle
+    from workbench.models.perplexity import PerplexityResult
     from workbench.models.text import Text
     from workbench.models.text_windows import WindowRule
 
@@ -28,6 +33,15 @@ Against = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Maximum number of questions of each task.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch data of tasks that is not on this machine.")]
+Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="UTF-8 text file, <|endoftext|> separates documents; or evaluation (stories), written (by the built-in model), "
+        "prose, or all: these three. Repeatable.  [default: evaluation]",
+    ),
+]
 WindowSize = Annotated[
     int | None, typer.Option("--window", metavar="N", min=4, help="Join all documents and read windows of N tokens.")
 ]
@@ -42,7 +56,7 @@ Style = Annotated[
 
 def evaluate(
     source: Source,
-    text: TextFile = "evaluation",
+    text: Texts = None,
     tokens: Tokens = None,
     window: WindowSize = None,
     stride: Stride = None,
@@ -54,67 +68,112 @@ def evaluate(
     download: Download = False,
     as_json: Json = False,
 ) -> None:
-    """Measure perplexity and bits per byte on a text, or accuracy on tasks.
+    """Measure perplexity and bits per byte on one or more texts, or accuracy on tasks.
 
-    The 95 % intervals are computed over documents, or over questions.
+    The 95 % intervals are computed over documents, or over questions. A method can be best on the kind of text it was calibrated
+    on and on no other: --text all shows the built-in texts of three origins beside each other.
     """
     if tasks:
         return _evaluate_tasks(source, tasks, include_path, against, limit, download=download, as_json=as_json)
     if include_path or against or limit or download:
         raise typer.BadParameter("--include-path, --against, --limit and --download belong to --tasks; name a task.")
-    model, document = open_any(source), read_text(text)
+    choices = text or ["evaluation"]
+    names = [name for choice in choices for name in (EVALUATION_TEXTS if choice == "all" else (choice,))]
+    model, documents = open_any(source), [read_text(name) for name in names]
     rule = None
     if window or stride or style:
         from workbench.models.text_windows import make_window_rule
 
         rule = make_window_rule(model.language_model(), style or "strided", window, stride)
-    return _evaluate_text(source, model, document, tokens, rule, as_json=as_json)
+    return _evaluate_texts(source, model, documents, tokens, rule, as_json=as_json)
 
 
-def _evaluate_text(
+def _evaluate_texts(
     source: str,
     model: "ModelHandle | PackedModel",
-    document: "Text",
+    documents: "Sequence[Text]",
     tokens: int | None,
     rule: "WindowRule | None",
     *,
     as_json: bool,
 ) -> None:
-    """Perplexity document by document, or in windows by a rule."""
+    """Perplexity document by document, or in windows by a rule; several texts in one table."""
     from workbench.models import ModelHandle
-    from workbench.models.text_windows import measure_in_windows
 
     begin = time.perf_counter()
     if isinstance(model, ModelHandle):
-        announce_reading(model, Reading(document, tokens, 1 if rule is None else rule.window / rule.stride))
-    with show_progress("reading the text", quiet=as_json) as report:
-        if rule is None:
-            result = model.perplexity(document, tokens=tokens, on_progress=report)
-        else:
-            result = measure_in_windows(model, document, **vars(rule), tokens=tokens, on_progress=report)
-    facts = {
-        "model": source,
+        factor = 1 if rule is None else rule.window / rule.stride
+        announce_reading(model, *(Reading(document, tokens, factor) for document in documents))
+    measured = []
+    for document in documents:
+        with show_progress(f"reading {document.name}", quiet=as_json) as report:
+            measured.append(_measure(model, document, tokens, rule, report))
+    texts = [_collect_text_facts(result) for result in measured]
+    facts: dict[str, Any] = {"model": source, "windows": None if rule is None else vars(rule)}
+    facts |= texts[0] if len(texts) == 1 else {"texts": texts}
+    facts |= {"seconds": time.perf_counter() - begin, **collect_stored_facts(model)}
+    sentence = _format_text(measured[0]) if len(measured) == 1 else _format_texts(measured)
+    if rule is not None:
+        sentence += f", all documents joined, in windows of {rule.window:,} tokens every {rule.stride:,} ({rule.style})"
+    if "nominal_bits" in facts:
+        sentence += f"\n{format_bits(facts)}"
+    emit_page(facts, as_json=as_json, text=sentence)
+
+
+def _measure(
+    model: "ModelHandle | PackedModel",
+    document: "Text",
+    tokens: int | None,
+    rule: "WindowRule | None",
+    report: Callable[[float, float], None],
+) -> "PerplexityResult":
+    """Perplexity on one text."""
+    from workbench.models.text_windows import measure_in_windows
+
+    if rule is None:
+        return model.perplexity(document, tokens=tokens, on_progress=report)
+    return measure_in_windows(model, document, **vars(rule), tokens=tokens, on_progress=report)
+
+
+def _collect_text_facts(result: "PerplexityResult") -> dict[str, Any]:
+    """What was measured on one text, as JSON."""
+    return {
         "text": result.text,
-        "windows": None if rule is None else vars(rule),
         "perplexity": result.perplexity,
         "perplexity_interval": result.perplexity_interval,
         "bits_per_byte": result.bits_per_byte,
         "bits_per_byte_interval": result.bits_per_byte_interval,
         "tokens": result.tokens,
         "text_bytes": result.bytes,
-        "seconds": time.perf_counter() - begin,
-        **collect_stored_facts(model),
     }
-    sentence = (
+
+
+def _format_text(result: "PerplexityResult") -> str:
+    """What was measured on one text, in lines."""
+    return (
         f"perplexity     {format_with_interval(result.perplexity, result.perplexity_interval, result.tokens)}\n"
         f"bits per byte  {format_with_interval(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
         f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
     )
-    if rule is not None:
-        sentence += f", all documents joined, in windows of {rule.window:,} tokens every {rule.stride:,} ({rule.style})"
-    if "nominal_bits" in facts:
-        sentence += f"\n{format_bits(facts)}"
-    emit_page(facts, as_json=as_json, text=sentence)
+
+
+def _format_texts(results: "Sequence[PerplexityResult]") -> str:
+    """A row for each text, with 95 % intervals."""
+    columns = [
+        Column("text"),
+        *(Column(title, right=True) for title in ("tokens", "perplexity", "95 %", "bits per byte", "95 %")),
+    ]
+    rows = []
+    for result in results:
+        ppl, bits = _format_ends(result.perplexity_interval), _format_ends(result.bits_per_byte_interval)
+        figures = (f"{result.tokens:,}", f"{result.perplexity:.3f}", ppl, f"{result.bits_per_byte:.3f}", bits)
+        rows.append((result.text, *figures))
+    return format_rows(columns, rows)
+
+
+def _format_ends(interval: "Interval | None") -> str:
+    """An interval in a table."""
+    return "–" if interval is None else "{:.3f} to {:.3f}".format(*interval)
 
 
 def _evaluate_tasks(

@@ -7,9 +7,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -19,6 +19,7 @@ from workbench.run_records import find_current_recorder
 if TYPE_CHECKING:
     from workbench.intervals import Interval
 
+BAR, SHORT_BAR = 36, 8  # characters of a progress bar: alone, and beside words of what a job is at
 STYLES = re.compile("\x1b\\[[0-9;]*m")  # what makes text bold on a terminal
 LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  perplexity       `
 
@@ -73,23 +74,36 @@ def format_with_interval(value: float, interval: "Interval | None", tokens: int,
     return f"{value:.{digits}f}  ({format_interval(interval, tokens, f'.{digits}f')})"
 
 
+class Report(Protocol):
+    """Takes how far a job is: `done` of `total`, and `doing` where it says in words what it is at."""
+
+    def __call__(self, done: float, total: float, doing: str | None = None) -> None:
+        """Show it."""
+
+
 @contextmanager
-def show_progress(label: str, *, quiet: bool) -> Iterator[Callable[[float, float], None]]:
-    """Takes `(done, total)` for the record of the run, and for a bar on standard error unless `quiet` or nobody watches."""
+def show_progress(label: str, *, quiet: bool) -> Iterator[Report]:
+    """Takes `(done, total)` for the record of the run, and for a bar on standard error unless `quiet` or nobody watches.
+
+    Beside the bar stands `label`, or what the job says it is at.
+    """
     recorder = find_current_recorder()
 
-    def record(done: float, total: float) -> None:
+    def record(done: float, total: float, doing: str | None = None) -> None:
         if recorder is not None:
-            recorder.report(label, done / max(total, 1))
+            recorder.report(doing or label, done / max(total, 1))
 
     record(0, 1)
     if quiet or not sys.stderr.isatty():
         yield record
         return
-    with typer.progressbar(length=1000, label=label, file=sys.stderr) as bar:
+    with typer.progressbar(length=1000, label=label, file=sys.stderr, width=BAR) as bar:
 
-        def show(done: float, total: float) -> None:
+        def show(done: float, total: float, doing: str | None = None) -> None:
+            bar.label, bar.width, bar.show_eta = doing or label, SHORT_BAR if doing else BAR, not doing
+            if doing:
+                bar.render_progress()
             bar.update(int(1000 * done / max(total, 1)) - bar.pos)
-            record(done, total)
+            record(done, total, doing)
 
         yield show

@@ -93,7 +93,7 @@ def quantize(
     from workbench.models import FusedModel, fuse, open_model
     from workbench.outputs import check_folder
     from workbench.presets import parse
-    from workbench.quantized import format_percent
+    from workbench.quantized import MODEL_REFINEMENT, format_percent
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import can_use_moment, needs_text
     from workbench.quantizers.runs.preflight import estimate
@@ -125,7 +125,11 @@ def quantize(
             calibration_options = {"stats": stats}
     with show_progress("quantizing", quiet=as_json) as report:
         result = quantize_model(
-            handle, chosen, layers=layers, on_progress=lambda step: report(step.fraction, 1), **calibration_options
+            handle,
+            chosen,
+            layers=layers,
+            on_progress=lambda step: report(step.fraction, 1, step.short_stage),
+            **calibration_options,
         )
     if folded:
         result = fold(handle, result)
@@ -161,6 +165,7 @@ def quantize(
         "seed": seed,
         "seconds": time.perf_counter() - begin,
         "changed_tensors": list(result.changed_tensors),
+        MODEL_REFINEMENT: result.calibration.get(MODEL_REFINEMENT),
         "layers": table.drop(columns=["seconds"]).to_dict("records"),
     }
     sentence = (
@@ -181,6 +186,8 @@ def quantize(
     if facts["shrinkage"]:
         least, most = map(format_percent, facts["shrinkage"])
         sentence += f"\ncorrelations of inputs were shrunk by {least} to {most}, more for layers that saw fewer tokens"
+    if refined := result.describe_refinement():
+        sentence += f"\n{refined}"
     for gap in result.calibration_gaps():
         sentence += f"\n{gap}"
     emit_page(facts, as_json=as_json, text=sentence)

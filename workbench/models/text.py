@@ -1,4 +1,4 @@
-"""Text for calibration and evaluation: the two built-in collections, or a file."""
+"""Text for calibration and evaluation: the built-in collections, or a file."""
 
 import hashlib
 import json
@@ -10,7 +10,8 @@ from workbench.errors import ModelError
 
 SEPARATOR = "<|endoftext|>"
 FOLDER = Path(__file__).parent / "builtin" / "text"
-SHIPPED_TEXTS = ("calibration", "evaluation")
+EVALUATION_TEXTS = ("evaluation", "written", "prose")  # stories by our hand, by the built-in model, and prose that is no story
+SHIPPED_TEXTS = ("calibration", *EVALUATION_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def text(source: str | Path) -> Text:
     """Read a text to calibrate on or to measure with.
 
     Args:
-        source: The built-in "calibration" or "evaluation" stories, or the path of a UTF-8 file whose documents are separated by
+        source: The built-in "calibration" or "evaluation" stories, "written" (stories that the built-in model wrote itself),
+            "prose" (plain English that is no story), or the path of a UTF-8 file whose documents are separated by
             `<|endoftext|>`.
 
     Returns:
@@ -71,7 +73,8 @@ def text(source: str | Path) -> Text:
     builtin = str(source) in SHIPPED_TEXTS
     path = FOLDER / f"{source}.txt" if builtin else Path(source).expanduser()
     if not path.is_file():
-        raise ModelError(f"there is no text file {str(source)!r}; use 'calibration', 'evaluation' or the path of a text file.")
+        names = ", ".join(map(repr, SHIPPED_TEXTS))
+        raise ModelError(f"there is no text file {str(source)!r}; use {names} or the path of a text file.")
     try:
         content = path.read_text(encoding="utf-8-sig")  # a byte order mark, as Windows writes it, is no text
     except UnicodeDecodeError as error:

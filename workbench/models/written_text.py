@@ -86,10 +86,10 @@ def _draw_tokens(
     module, columns, cache = model.module, [ids], None
     argument, kwargs = find_cache_argument(module), build_cache_kwargs(module, use_cache=True)
     for count in range(1, length):
-        given: dict[str, Any] = {} if argument is None or cache is None else {argument: cache}
+        cached: dict[str, Any] = {} if argument is None or cache is None else {argument: cache}
         read = columns[-1] if argument is not None else torch.cat(columns, 1)
         with model.lock, torch.inference_mode(), translate_run_errors(model.source):
-            out = module(read, **kwargs, **given)
+            out = module(read, **kwargs, **cached)
         cache = None if argument is None else getattr(out, argument)
         columns.append(torch.multinomial(out.logits[:, -1].float().softmax(-1), 1, generator=generator))
         yield written + count * len(ids)

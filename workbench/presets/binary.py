@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.part_settings import SCALES, make_group_setting
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -34,6 +41,7 @@ class Binary(Preset):
     compensation: bool = setting(False, "error feedback from each block to later columns (needs calibration)")
     block: int = setting(128, "columns per block", low=1, high=65536, rare=True)
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Sign planes, with block feedback if wanted."""
@@ -41,4 +49,4 @@ class Binary(Preset):
             "coder", "sign", planes=self.planes, scales=self.scales, group=self.group, mean=self.mean, sweeps=self.sweeps
         )
         assignment = make_part("assignment", "block-feedback", block=self.block) if self.compensation else None
-        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement, self.model_steps))

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import RecipeError
 from workbench.part_settings import SCALES
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting, shrinkage_setting
 from workbench.registry import register
 
@@ -96,10 +103,11 @@ class Btc(Preset):
     block: int = setting(1, "columns coded at once, rounded to whole codewords (papers: 128)", low=1, high=65536, rare=True)
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Codebook, signs, or signs with a second plane for salient columns, by `bits`, in the basis of `transform`."""
-        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement, self.model_steps)
         return dataclasses.replace(
             self.plain(), transform=make_transform_part(self.transform), activations=inputs, refinement=trained
         )
@@ -155,6 +163,7 @@ class BtcPlanes(Preset):
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Planes of codewords."""
@@ -164,7 +173,7 @@ class BtcPlanes(Preset):
         assignment = (
             make_part("assignment", "block-feedback", block=self.block, repair=self.repair) if self.compensation else None
         )
-        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement, self.model_steps)
         coder = make_part("coder", "codebook-planes", **shape, **how)
         return compose(
             coder, transform=make_transform_part(self.transform), assignment=assignment, activations=inputs, refinement=trained

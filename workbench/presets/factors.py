@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -32,12 +39,13 @@ class BinaryFactors(Preset):
     compensation: bool = setting(True, "find factors under the second moment (needs calibration)")
     repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """One coder for the whole matrix; the assignment has nothing to feed on and only says what to aim at."""
         assignment = make_part("assignment", "block-feedback", repair=self.repair) if self.compensation else None
         coder = make_part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps)
-        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement, self.model_steps))
 
 
 @register("preset", "nanoquant")
@@ -60,12 +68,15 @@ class NanoQuant(Preset):
     bits: float = setting(1.0, "stored bits per weight, including all magnitudes (paper: 1, 0.8, 0.55)", low=0.05, high=4.0)
     sweeps: int = setting(400, "sweeps of ADMM (paper: 400)", low=1, high=1000)
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """One coder, calibrated on the diagonal of the second moment."""
         coder = make_part("coder", "binary-factors", bits=self.bits, sweeps=self.sweeps, metric="diagonal")
         return compose(
-            coder, assignment=make_part("assignment", "block-feedback"), refinement=make_refinement_part(self.refinement)
+            coder,
+            assignment=make_part("assignment", "block-feedback"),
+            refinement=make_refinement_part(self.refinement, self.model_steps),
         )
 
 
@@ -88,8 +99,9 @@ class LittleBit(Preset):
 
     bits: float = setting(1.0, "stored bits per weight, including all magnitudes (paper: 1 down to 0.1)", low=0.05, high=2.0)
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """One coder, not calibrated."""
         coder = make_part("coder", "binary-factors", bits=self.bits, start="singular", sweeps=0, middle=True)
-        return compose(coder, refinement=make_refinement_part(self.refinement))
+        return compose(coder, refinement=make_refinement_part(self.refinement, self.model_steps))

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from workbench.part_settings import make_group_setting, make_zero_setting
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -76,6 +83,7 @@ class Gptq(Preset):
         False, "in sequential runs, also compensate the errors of earlier layers (as GPTAQ, 2504.02692)", rare=True
     )
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
     zero: str = make_zero_setting()
 
     @property
@@ -98,7 +106,7 @@ class Gptq(Preset):
                 damping=self.damping,
                 repair=self.repair,
             ),
-            refinement=make_refinement_part(self.refinement),
+            refinement=make_refinement_part(self.refinement, self.model_steps),
         )
 
 

@@ -6,7 +6,14 @@ from typing import ClassVar
 
 from workbench.part_settings import SCALES
 from workbench.presets.btc import define_activation_setting, define_transform_setting, make_activation_part, make_transform_part
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -41,6 +48,7 @@ class Parity(Preset):
     transform: str = define_transform_setting()
     activations: int = define_activation_setting()
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Parity signs, in the basis of `transform`."""
@@ -48,7 +56,7 @@ class Parity(Preset):
         settings = {"scales": self.scales, "mean": self.mean, "sweeps": self.sweeps}
         coder = make_part("coder", "parity-signs", length=rate.denominator, checks=rate.numerator, **settings)
         assignment = make_part("assignment", "block-feedback", block=1, repair=self.repair) if self.compensation else None
-        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement)
+        inputs, trained = make_activation_part(self.activations), make_refinement_part(self.refinement, self.model_steps)
         return compose(
             coder, transform=make_transform_part(self.transform), assignment=assignment, activations=inputs, refinement=trained
         )

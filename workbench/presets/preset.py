@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench import registry
-from workbench.part_settings import REFINED
+from workbench.part_settings import MODEL_STEPS, REFINED
 from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
 
 if TYPE_CHECKING:  # parts are imported when the first recipe is made: presets are listed without torch
@@ -24,6 +24,7 @@ FAMILIES = (
     "trellis and parity codes",
     "low rank",
 )
+WHOLE = {"model": "codes", "model-norms": "norms", "model-scales": "scales"}  # what is trained, of blocks and then of the model
 RATES = (1.0, 2.0, 3.0, 4.0)
 WHOLE_CHECKPOINT = 16.0  # nominal bits of kept weights: what almost all checkpoints store
 
@@ -111,18 +112,29 @@ def define_refinement_setting() -> Any:
     """The setting `refinement` of presets."""
     return setting(
         "none",
-        "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes; model: then on the "
-        "whole model's predictions",
-        choices=("none", *REFINED, "model"),
+        "in sequential runs, train on each block's output: stored scales, also gains of norms, also codes; model: codes, then "
+        "all blocks together on the whole model's predictions; model-norms and model-scales train less",
+        choices=("none", *REFINED, *WHOLE),
         rare=True,
     )
 
 
-def make_refinement_part(what: str, **settings: Any) -> "Refinement":
-    """The part that trains `what` of a block, or nothing."""
-    parts = {"none": ("none", {}), "model": ("model", settings)}
-    name, settings = parts.get(what, ("block", {"what": what, **settings}))
-    part: Refinement = make_part("refinement", name, **settings)
+def define_model_steps_setting() -> Any:
+    """The setting `model_steps` of presets."""
+    return setting(
+        MODEL_STEPS, "with refinement=model, maximum number of steps on the whole model", low=0, high=1_000_000, rare=True
+    )
+
+
+def make_refinement_part(what: str, model_steps: int = MODEL_STEPS, **settings: Any) -> "Refinement":
+    """The part that trains `what` of a block, or with "model" of all of them together too, or nothing."""
+    part: Refinement
+    if what == "none":
+        part = make_part("refinement", "none")
+    elif what in WHOLE:
+        part = make_part("refinement", "model", what=WHOLE[what], model_steps=model_steps, **settings)
+    else:
+        part = make_part("refinement", "block", what=what, **settings)
     return part
 
 

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.part_settings import TRIT_SCALE_RULES, make_group_setting
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -32,9 +39,10 @@ class Ternary(Preset):
     sweeps: int = setting(15, "alternating sweeps over scales and trits; 0 keeps the initial scales", low=0, high=100)
     compensation: bool = setting(False, "error feedback from each column to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Trit planes, with column feedback if wanted."""
         coder = make_part("coder", "ternary", planes=self.planes, group=self.group, rule=self.rule, sweeps=self.sweeps)
         assignment = make_part("assignment", "column-feedback") if self.compensation else None
-        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement, self.model_steps))

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -39,6 +46,7 @@ class Qtip(Preset):
     repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each step to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Paths down the rows, with column feedback."""
@@ -47,7 +55,7 @@ class Qtip(Preset):
             make_part("coder", "trellis", bits=bits, length=length, state=self.state),
             transform=make_part("transform", "hadamard") if self.hadamard else None,
             assignment=make_part("assignment", "column-feedback", repair=self.repair) if self.compensation else None,
-            refinement=make_refinement_part(self.refinement, every=EVERY),
+            refinement=make_refinement_part(self.refinement, self.model_steps, every=EVERY),
         )
 
 

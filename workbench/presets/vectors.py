@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from workbench.errors import RecipeError
-from workbench.presets.preset import Preset, compose, define_refinement_setting, make_part, make_refinement_part
+from workbench.presets.preset import (
+    Preset,
+    compose,
+    define_model_steps_setting,
+    define_refinement_setting,
+    make_part,
+    make_refinement_part,
+)
 from workbench.recipe import Recipe, setting
 from workbench.registry import register
 
@@ -38,6 +45,7 @@ class Gptvq(Preset):
     repair: bool = setting(True, "in sequential runs, also compensate the errors of earlier layers", rare=True)
     compensation: bool = setting(True, "error feedback from each codeword to later columns (needs calibration)")
     refinement: str = define_refinement_setting()
+    model_steps: int = define_model_steps_setting()
 
     def build(self) -> Recipe:
         """Codewords, with column feedback."""
@@ -45,7 +53,7 @@ class Gptvq(Preset):
         assignment = make_part("assignment", "column-feedback", repair=self.repair) if self.compensation else None
         settings = {"length": length, "entries": entries, "scope": self.scope}
         coder = make_part("coder", "vector-codebook", **settings)
-        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement))
+        return compose(coder, assignment=assignment, refinement=make_refinement_part(self.refinement, self.model_steps))
 
 
 def choose_vector_shape(bits: float) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from workbench.quantizers.folding import fold
 from workbench.quantizers.runs.progress import LayerProgress
 from workbench.quantizers.runs.quantize_layer import quantize, quantize_steps
 from workbench.quantizers.runs.quantize_model import quantize_model, quantize_model_steps
+from workbench.quantizers.runs.saved_refinement import refine_model, refine_model_steps
 
 __all__ = [
     "LayerProgress",
@@ -23,6 +24,8 @@ __all__ = [
     "quantize_model",
     "quantize_model_steps",
     "quantize_steps",
+    "refine_model",
+    "refine_model_steps",
     "refinements",
     "splits",
     "transforms",

@@ -42,7 +42,7 @@ from workbench.session.painting import Painting
 from workbench.session.preview import NO_ERRORS, Preview, choose_preview_rows, compute_row_errors
 from workbench.session.runs import Runs
 from workbench.session.shared import CALIBRATION_TOKENS, Heard, SharedModel
-from workbench.store import compute_key
+from workbench.store import Store, compute_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -244,8 +244,8 @@ class Session:
         """Quantize every layer with the recipe on the bench, block by block in sequence where it needs calibration."""
         recipe, names, start = self.recipe, self.model.layer_names, self.history.at
         if needs_text(recipe):
-            words = text("calibration")
-            steps = quantize_model_steps(self.model, recipe, text=words, tokens=CALIBRATION_TOKENS)
+            store = Store() if recipe.refinement.name == "model" else None  # training of minutes goes on where it was stopped
+            steps = quantize_model_steps(self.model, recipe, text=text("calibration"), tokens=CALIBRATION_TOKENS, store=store)
         else:
             steps = quantize_model_steps(self.model, recipe, (yield from self.shared.stats_steps()))
         with self._traced(recipe, names, alone=False) as traces:

@@ -74,6 +74,34 @@ def test_eval(command: Callable[..., Said], story: Path) -> None:
     assert f"{facts['perplexity']:.3f}" in command("eval", "builtin", "--text", story).out
 
 
+def test_refine(command: Callable[..., Said], tiny: Path, story: Path, tmp_path: Path) -> None:
+    quantize = ["quantize", tiny, "--recipe", "rtn:bits=2", "--out", tmp_path / "plain"]
+    assert command(*quantize).status == 0
+    words = ["refine", tmp_path / "plain", "--text", story, "--written", 0, "--steps", 3]
+    facts = json.loads(command(*words, "--out", tmp_path / "refined", "--json").out)
+    refined = facts["model_refinement"]
+    assert refined["steps"] == 3
+    assert refined["divergence"] <= refined["divergence_before"]
+    before, after = (wb.load(tmp_path / name) for name in ("plain", "refined"))
+    assert facts["bits_per_weight"] == after.bits_per_weight == before.bits_per_weight
+    said = command(*words, "--trains", "scales", "--out", tmp_path / "scales").out
+    assert "all blocks trained together (scales): 3 steps of about 512 tokens on" in said
+    assert "wb.load" not in said
+    assert "use one of scales, norms, codes" in command(*words, "--trains", "all", "--out", tmp_path / "no").err
+
+
+def test_eval_on_several_texts(command: Callable[..., Said], tiny: Path, story: Path) -> None:
+    words = ["eval", tiny, "--tokens", 60]
+    several = json.loads(command(*words, "--text", "all", "--text", story, "--json").out)
+    assert [row["text"] for row in several["texts"]] == ["evaluation", "written", "prose", "story.txt"]
+    alone = json.loads(command(*words, "--text", "prose", "--json").out)
+    assert several["texts"][2].items() <= alone.items()
+    said = command(*words, "--text", "all").out
+    assert re.search(rf"^prose +{alone['tokens']} +{alone['perplexity']:.3f} ", said, re.MULTILINE)
+    assert [line.split()[0] for line in said.splitlines()[-3:]] == ["evaluation", "written", "prose"]
+    assert "'written', 'prose' or the path" in command(*words, "--text", "nowhere").err
+
+
 def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
     words = ["eval", "builtin", "--text", story, "--window", 16]
     facts = json.loads(command(*words, "--stride", 4, "--json").out)

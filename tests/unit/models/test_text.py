@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import ModelError
-from workbench.models import ModelHandle
-from workbench.models.text import Text, text
+from workbench.models import ModelHandle, open_model
+from workbench.models.text import SHIPPED_TEXTS, Text, text
+from workbench.models.written_text import write_text
 
 
 @pytest.mark.parametrize(("name", "least"), [("calibration", 36), ("evaluation", 28)])
@@ -55,7 +56,7 @@ def test_texts_add_up_and_fingerprints_tell_them_apart() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        pytest.param(None, "no text file .*; use 'calibration', 'evaluation' or the path", id="missing"),
+        pytest.param(None, "no text file .*; use 'calibration', 'evaluation', 'written', 'prose' or the path", id="missing"),
         pytest.param(b"", "text 'mine.txt' is empty", id="empty"),
         pytest.param(b" \n<|endoftext|>\n", "text 'mine.txt' is empty", id="only-separators"),
         pytest.param(b"abc\xff", r"is not UTF-8 text \(byte 3\)", id="not-utf-8"),
@@ -77,3 +78,16 @@ def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     with_mark, without = text(tmp_path / "utf-8-sig.txt"), text(tmp_path / "utf-8.txt")
     assert with_mark.documents == without.documents
     assert with_mark.fingerprint == without.fingerprint
+
+
+def test_shipped_texts_have_documents_of_their_own() -> None:
+    texts = {name: text(name) for name in SHIPPED_TEXTS}
+    assert [len(one.documents) for one in texts.values()] == [45, 30, 25, 16]
+    documents = [document for one in texts.values() for document in one.documents]
+    assert len(set(documents)) == len(documents)
+
+
+@pytest.mark.complete
+def test_the_written_text_is_what_the_model_writes() -> None:
+    written = write_text(open_model("builtin"), 8000, seed=20_000)
+    assert [document.strip() for document in written.documents] == list(text("written").documents)

@@ -19,9 +19,14 @@ from workbench.recipe import Recipe
 
 
 def settings_of(name: str) -> list[dict[str, object]]:
-    """No settings, and every other choice, flag and end of a range, one at a time."""
+    """No settings, and every other choice, flag and end of a range, one at a time.
+
+    Steps of training of the whole model do nothing alone; `test_model_refinement` has them with refinement=model.
+    """
     found: list[dict[str, object]] = [{}]
     for field in dataclasses.fields(presets.find(name)):
+        if field.name == "model_steps":
+            continue
         limits = field.metadata
         ends = [type(field.default)(limits[end]) for end in ("low", "high") if limits[end] is not None]
         flags = [True, False] if isinstance(field.default, bool) else []

@@ -1,11 +1,13 @@
 """The Method tab shows what the recipe has, says in a sentence what it has not, and follows a run while it goes on."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 import workbench as wb
+from workbench.jobs import Job
 from workbench.kernels.formats.rotation import ANGLES
 from workbench.presets.preset import make_part
 from workbench.quantizers.contract import Snapshot
@@ -167,3 +169,18 @@ LEARNING = Snapshot("learn", 0, 8, {"step": STEP})
 )
 def test_a_job_says_where_its_learning_stands(latest: object, expected: LearningStep | None) -> None:
     assert find_learning_step(latest) is expected
+
+
+def test_the_bench_says_the_loss_while_the_whole_model_is_trained(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.session.session.CALIBRATION_TOKENS", 256)
+    part, said = make_part("refinement", "model", steps=0, model_steps=2, written=0), list[str | None]()
+    bench = wb.LayerBench(session, threaded=False)
+    session.use(wb.recipe("gptq", bits=2, group=32).replace(refinement=part))
+    job = Job(session.quantize_model_steps, "quantizing the whole model")
+    job.on_change(lambda job: said.append(bench._on_step(job)))
+    job.run_here()
+    words = [sentence for sentence in said if sentence is not None]
+    assert any(sentence.startswith("Reading the original's predictions: ") for sentence in words)
+    assert any(
+        re.match(r"Training the whole model: step 1 of 2, divergence \d\S+ nats per token", sentence) for sentence in words
+    )

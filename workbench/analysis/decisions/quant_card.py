@@ -32,7 +32,7 @@ from workbench.models.language_model import LanguageModel
 from workbench.models.opening import open_model
 from workbench.models.text import Text
 from workbench.models.text import text as read_text
-from workbench.quantized import QuantizedModel
+from workbench.quantized import MODEL_REFINEMENT, QuantizedModel
 
 PROMPT, LENGTH = "Once upon a time", 60
 QUANTILES = (0.5, 0.9, 0.99)
@@ -60,6 +60,7 @@ def collect_card_facts(
     model = load(quantized) if isinstance(quantized, str | Path) else quantized
     quantized_model = model.quantized if isinstance(model, PackedModel) else model
     book = quantized_model.ledger
+    calibration, refining = _split_refinement_time(quantized_model.calibration)
     facts: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
@@ -70,7 +71,7 @@ def collect_card_facts(
         },
         "recipe": {
             "plan": quantized_model.plan.to_dict(),
-            "calibration": dict(quantized_model.calibration),
+            "calibration": calibration,
             "fused": dict(quantized_model.fused),
         },
         "ledger": book.to_dict(),
@@ -96,9 +97,20 @@ def collect_card_facts(
     times = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "quantizing": quantized_model.seconds,
+        **refining,
         "card": perf_counter() - begin,
     }
     return facts | {"times": times | {"layers": {name: layer.seconds for name, layer in quantized_model.layers.items()}}}
+
+
+def _split_refinement_time(calibration: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The facts of a calibration without the time that training of the whole model took, and this time."""
+    facts = dict(calibration)
+    if MODEL_REFINEMENT not in facts:
+        return facts, {}
+    refined = dict(facts[MODEL_REFINEMENT])
+    seconds = refined.pop("seconds")
+    return {**facts, MODEL_REFINEMENT: refined}, {"refining": seconds}
 
 
 def strip_model_path(source: str) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from workbench.artifact.documents import check_model_refinement
 from workbench.bits import BitLedger
 from workbench.errors import ArtifactError
 from workbench.json_value import JsonValue, decode, parse, read_content, shorten_value
@@ -49,6 +50,7 @@ def check_facts(value: JsonValue) -> None:
     _require_field(model, "quantized_layers").as_whole()
     for name in ("plan", "calibration", "fused"):
         _require_field(_require_field(value, "recipe"), name).as_object()
+    check_model_refinement(_require_field(_require_field(value, "recipe"), "calibration"))
     BitLedger.from_dict(_require_field(value, "ledger"))
     for name in ("bits_per_weight", "nominal_bits"):
         _require_field(_require_field(value, "ledger"), name).as_number(0)
@@ -123,3 +125,5 @@ def _check_origin(value: JsonValue) -> None:
     _require_field(times, "made").as_text()
     for name in ("quantizing", "card"):
         _require_field(times, name).as_number(0)
+    if (refining := times.find("refining")) is not None:
+        refining.as_number(0)

@@ -35,6 +35,7 @@ class Memory:
     optimizer: dict[str, Any]
     best: tuple[Tensor, ...]
     best_loss: float
+    first_loss: float  # before the first step
     bad: int
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -43,7 +44,13 @@ class Memory:
         tensors |= {f"best.{i}": value for i, value in enumerate(self.best)}
         for i, state in self.optimizer["state"].items():
             tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        facts = {"step": self.step, "best_loss": self.best_loss, "bad": self.bad, "groups": self.optimizer["param_groups"]}
+        facts = {
+            "step": self.step,
+            "best_loss": self.best_loss,
+            "first_loss": self.first_loss,
+            "bad": self.bad,
+            "groups": self.optimizer["param_groups"],
+        }
         return tensors, facts
 
     @classmethod
@@ -57,7 +64,7 @@ class Memory:
             if kind == "optimizer":
                 state.setdefault(int(index), {})[name[0]] = tensor
         optimizer = {"state": state, "param_groups": facts["groups"]}
-        return cls(facts["step"], values, optimizer, best, facts["best_loss"], facts["bad"])
+        return cls(facts["step"], values, optimizer, best, facts["best_loss"], facts["first_loss"], facts["bad"])
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,12 @@ def descend(
     optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=0.0)
     if start is None:
         best, best_loss, bad, first = copy_values(parameters), held_out(), 0, 0
+        first_loss = best_loss
     else:
         assign_values(parameters, start.values)
         optimizer.load_state_dict(copy.deepcopy(start.optimizer))
         best, best_loss, bad, first = start.best, start.best_loss, start.bad, start.step
+        first_loss = start.first_loss
     for step in range(first, schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate_at(step)
@@ -115,7 +124,8 @@ def descend(
         bad = 0 if now < best_loss else bad + 1
         if now < best_loss:
             best, best_loss = copy_values(parameters), now
-        memory = Memory(done, copy_values(parameters), copy.deepcopy(optimizer.state_dict()), best, best_loss, bad)
+        state = copy.deepcopy(optimizer.state_dict())
+        memory = Memory(done, copy_values(parameters), state, best, best_loss, first_loss, bad)
         yield LearningStep(done, schedule.steps, value.item(), now, memory)
         if bad >= schedule.patience:
             break

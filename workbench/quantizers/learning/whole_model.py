@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from workbench.jobs import map_steps
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed
 from workbench.models.block_weights import BlockWeights
@@ -59,11 +60,17 @@ class WholeModel:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Stored forms by layer, vectors by block and beside the blocks, as they are stored."""
+    """Stored forms by layer, vectors by block and beside the blocks, as they are stored.
+
+    `steps` were taken; `before` and `after` are the divergences on held-out windows, nats per token.
+    """
 
     trees: Mapping[str, Packed]
     vectors: Mapping[int, Mapping[str, Tensor]]
     outside: Mapping[str, Tensor]
+    steps: int
+    before: float
+    after: float
 
 
 def train_whole_model(
@@ -122,11 +129,22 @@ def train_whole_model(
 
     trained = [*outside.values(), *(vector for named in vectors.values() for vector in named.values())]
     parameters = [*forms.parameters(), *(vector.step for vector in trained)]
+    memory = start
+
+    def remember(step: LearningStep) -> LearningStep:
+        nonlocal memory
+        memory = step.memory or memory
+        return step
+
     if parameters and schedule.steps:
-        yield from descend(parameters, step_loss, held_out, schedule, start)
+        after = yield from map_steps(descend(parameters, step_loss, held_out, schedule, start), remember)
+    else:
+        after = held_out()
     forms.choose_codes()
     trees = {name: forms.tree(name, rounded=True, choose=False) for name in model.trees}
-    return TrainedModel(trees, {index: _round(named) for index, named in vectors.items()}, _round(outside))
+    steps, before = (0, after) if memory is None else (memory.step, memory.first_loss)
+    trained_vectors = {index: _round(named) for index, named in vectors.items()}
+    return TrainedModel(trees, trained_vectors, _round(outside), steps, before, after)
 
 
 def _make_trained(vectors: Mapping[str, Tensor]) -> dict[str, Trained]:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from workbench.part_settings import MODEL_STEPS
 from workbench.quantizers.learning.descent import Schedule
 from workbench.quantizers.refinements.block import Block
 from workbench.recipe import setting
 from workbench.registry import register
+
+LOOK = 20  # steps between two looks at held-out text
 
 
 @register("refinement", "model")
@@ -20,14 +23,18 @@ class Model(Block):
     are stored, and the best look wins.
     """
 
-    model_steps: int = setting(700, "maximum number of AdamW steps on the whole model", low=0, high=1_000_000)
+    model_steps: int = setting(MODEL_STEPS, "maximum number of AdamW steps on the whole model", low=0, high=1_000_000)
     model_rate: float = setting(
         0.01, "initial learning rate of the whole model, relative to a tensor's magnitude", low=0.0, high=1.0
     )
     model_tokens: int = setting(512, "tokens per step of the whole model", low=1, high=1 << 20)
     written: int = setting(65_536, "tokens of text that the original writes for training", low=0, high=1 << 30)
 
+    patience: int = setting(
+        15, "looks at held-out text without a gain after which training of the whole model ends", low=1, high=10_000
+    )
+
     @property
     def model_schedule(self) -> Schedule:
-        """To the end, as blocks: codes that have just moved can be worse for a while."""
-        return Schedule(self.model_steps, self.model_rate, check=20, patience=self.model_steps + 1)
+        """With patience: codes that have just moved can be worse for a while."""
+        return Schedule(self.model_steps, self.model_rate, check=LOOK, patience=self.patience)

@@ -1,7 +1,8 @@
 """Refinement of blocks in a sequential run: its inputs, and the errors of the layers afterwards."""
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -16,10 +17,14 @@ from workbench.recipe import Recipe
 
 @dataclass(frozen=True)
 class RefinedBlock:
-    """The layers of a block, refined, and those of its vectors that were changed, by their names in the block."""
+    """The layers of a block, refined, and those of its vectors that were changed, by their names in the block.
+
+    For the whole model `facts` say what its training took and gained.
+    """
 
     layers: Mapping[str, QuantizedLayer]
     vectors: Mapping[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def refine(block: QuantizedBlock, recipes: Mapping[str, Recipe]) -> Generator[Snapshot, None, QuantizedBlock]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workbench.calibration import is_sparse, iterate_windows, list_gaps
 from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 from workbench.models.blocks import BlockRow
-from workbench.quantized import QuantizedLayer
+from workbench.quantized import MODEL_REFINEMENT, QuantizedLayer
 from workbench.quantizers.contract import Snapshot, State
 from workbench.quantizers.distance import compute_relative_error
 from workbench.quantizers.learning.basis import Basis
@@ -64,7 +64,7 @@ class BlockSequence:
             check_outside(name, chosen)
         self.row = BlockRow(model)
         self.windows, self.seed = list(iterate_windows(model, text, tokens, seed)), seed
-        self.whole = find_whole_refinement(chosen)
+        self.model_refinement = find_whole_refinement(chosen)
         token_count = sum(window.shape[1] for window in self.windows)
         self.calibration: dict[str, Any] = {
             "text": text.name,
@@ -75,6 +75,7 @@ class BlockSequence:
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
         self.changed_tensors: dict[str, Tensor] = {}
+        self.refined: Mapping[str, Any] = {}
         self.unreached: list[str] = []
         self.sparse: dict[str, int] = {}
         self.steps_left: Iterator[int] = iter(())
@@ -95,15 +96,19 @@ class BlockSequence:
         return 2 if self.looks_first else 1
 
     def facts(self) -> dict[str, Any]:
-        """How the model was calibrated; layers that needed it and saw no token, or too few: see `CalibrationStats.facts`."""
-        return {**self.calibration, **list_gaps(self.unreached, self.sparse)}
+        """How the model was calibrated and trained; layers that saw no token, or too few: see `CalibrationStats.facts`."""
+        refined = {MODEL_REFINEMENT: dict(self.refined)} if self.refined else {}
+        return {**self.calibration, **list_gaps(self.unreached, self.sparse), **refined}
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
         yield from self.scopes.prepare_beginning(self.model, self.phases)
         states = (yield from self.first_pass()) if self.looks_first else {}
         layers = yield from self.second_pass(states)
-        return layers if self.whole is None else (yield from refine_whole_model(self, layers, self.whole))
+        if self.model_refinement is not None:
+            position = replace(self.locate(self.model.source), width=self.width)
+            layers, self.refined = yield from refine_whole_model(self, layers, self.model_refinement, position)
+        return layers
 
     def run(self, index: int, block: nn.Module, calls: Sequence[Call], original: BlockPass | None = None) -> BlockRun:
         """Block `index` at work on what it is called with in the quantized and, where there is one, in the original model."""
@@ -247,7 +252,12 @@ class BlockSequence:
     @property
     def count(self) -> int:
         """Steps of the second pass."""
-        return len(self.chosen) + len(self.learning()) + len(self.refining()) + (self.whole is not None)
+        return len(self.chosen) + len(self.learning()) + len(self.refining()) + self.width
+
+    @property
+    def width(self) -> int:
+        """Steps that the training of the whole model counts as: most of the time goes there."""
+        return 0 if self.model_refinement is None else len(self.chosen)
 
     def quantize_embedding(self, name: str) -> Generator[LayerProgress, None, QuantizedLayer]:
         """The token embedding by its weights alone, before the blocks, which then read what it gives them."""

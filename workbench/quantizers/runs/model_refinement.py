@@ -1,9 +1,10 @@
 """The last stage of a run in sequence: all blocks are trained together on what the whole model predicts."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,34 +20,69 @@ from workbench.quantizers.learning.descent import LearningStep
 from workbench.quantizers.learning.whole_model import TrainedModel, WholeModel, train_whole_model
 from workbench.quantizers.refinements.model import Model
 from workbench.quantizers.runs.block_refinement import RefinedBlock, measure_layers
-from workbench.quantizers.runs.progress import LayerProgress
+from workbench.quantizers.runs.progress import LayerProgress, Place, TrainingState
+from workbench.quantizers.runs.run_checkpoint import Finished
 
 if TYPE_CHECKING:
     from workbench.quantizers.runs.block_sequence import BlockSequence
 
 TEACHER_BYTES = 1 << 31  # of the original's predictions that are kept on disk; above, they are computed when they are needed
 KEEPING_SECONDS = 60.0  # between two states of the training that are kept, to resume from
+SCALE = 1000  # of the progress over three stages: text is written, the original read, the model trained
+WRITING, READING, TRAINING = (0, 100), (100, 150), (150, SCALE)
 LogProbabilities = Callable[[int], Tensor]  # float32 [T, V] of a window
 
 
 def refine_whole_model(
-    run: "BlockSequence", layers: Mapping[str, QuantizedLayer], part: Model
-) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
-    """The layers after all blocks were trained together; what changed beside them goes to the run's `changed_tensors`.
+    run: "BlockSequence", layers: Mapping[str, QuantizedLayer], part: Model, position: Place
+) -> Generator[LayerProgress, None, tuple[dict[str, QuantizedLayer], Mapping[str, Any]]]:
+    """The layers after all blocks were trained together, and what that took and gained.
 
-    Trained are the layers whose recipes ask for it, and gains and biases of norms; everything else stays as it is.
+    Trained are the layers whose recipes ask for it, and gains and biases of norms, which go to the run's `changed_tensors`;
+    everything else stays as it is.
     """
-    position = run.locate(run.model.source)
-    trained = {name: layer for name, layer in layers.items() if isinstance(run.chosen[name].refinement, Model)}
-    refined = run.finished.block(run.model.source, list(trained))
+    trained = [name for name in layers if isinstance(run.chosen[name].refinement, Model)]
+    refined = run.finished.block(run.model.source, trained)
     if refined is None:
-        training = WholeModelRun(run, layers, list(trained))
-        refined = yield from position.follow("refine", training.steps(part))
+        refined = yield from position.follow("refine", WholeModelRun(run, layers, trained).steps(part))
         run.finished.keep_block(run.model.source, refined)
+        run.finished.drop_descent(run.model.source)
     run.changed_tensors.update(refined.vectors)
     for name, layer in refined.layers.items():
         yield replace(position, layer=name).progress("done", result=layer)
-    return {**layers, **refined.layers}
+    return {**layers, **refined.layers}, refined.facts
+
+
+class TrainingRecord:
+    """How long a training has taken, interruptions left out, and what is kept of it now and then to go on from."""
+
+    def __init__(self, finished: Finished, name: str) -> None:
+        self.finished, self.name = finished, name
+        self.memory, facts = finished.descent(name)
+        self.first, self.seconds_before = 0 if self.memory is None else self.memory.step, facts.get("seconds", 0.0)
+        self.begin, self.last_kept = time.monotonic(), -math.inf  # the first look is kept at once
+        self.held_out: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training so far."""
+        return self.seconds_before + time.monotonic() - self.begin
+
+    def see(self, step: LearningStep) -> TrainingState:
+        """Take note of a step, and keep what there is after a while."""
+        self.held_out = self.held_out if step.held_out is None else step.held_out
+        if step.memory is not None:
+            self.memory = step.memory
+            if time.monotonic() - self.last_kept >= KEEPING_SECONDS:
+                self.keep()
+        pace = (time.monotonic() - self.begin) / max(step.step - self.first, 1)
+        return TrainingState(step.step, step.steps, step.loss, self.held_out, pace * (step.steps - step.step))
+
+    def keep(self) -> None:
+        """Keep the state of the last look."""
+        if self.memory is not None:
+            self.finished.keep_descent(self.name, self.memory, {"seconds": self.seconds})
+        self.last_kept = time.monotonic()
 
 
 class WholeModelRun:
@@ -65,17 +101,42 @@ class WholeModelRun:
 
     def steps(self, part: Model) -> Generator[Snapshot, None, RefinedBlock]:
         """Write text, run the original on it, train, and measure the layers."""
-        windows = list(self.run.windows)
-        if part.written:
-            text = yield from map_steps(
-                write_text_steps(self.model, part.written, seed=self.run.seed, store=self.run.finished.store),
-                lambda count: Snapshot("write", min(count, part.written), part.written, {}),
-            )
-            windows += iterate_windows(self.model, text, part.written, self.run.seed)
+        begin = time.monotonic()
+        written = (yield from self._write(part.written)) if part.written else []
+        windows = [*self.run.windows, *written]
         teach = yield from self._read_original(windows)
-        whole, start = self._describe(windows, teach), self.run.finished.descent(self.model.source)
+        record, prepared = TrainingRecord(self.run.finished, self.model.source), time.monotonic() - begin
+        result = yield from self._train(self._describe(windows, teach), part, record)
+        facts = {
+            "trains": part.what,
+            "steps": result.steps,
+            "step_tokens": part.model_tokens,
+            "rate": part.model_rate,
+            "tokens": _count_tokens(windows),
+            "written_tokens": _count_tokens(written),
+            "divergence_before": result.before,
+            "divergence": result.after,
+            "seconds": round(prepared + record.seconds, 1),
+        }
+        return replace(self._measure(result), facts=facts)
+
+    def _write(self, tokens: int) -> Generator[Snapshot, None, list[Tensor]]:
+        """Windows of text that the original writes."""
+        steps = write_text_steps(self.model, tokens, seed=self.run.seed, store=self.run.finished.store)
+        furthest = 0
+
+        def tell(count: int) -> Snapshot:
+            nonlocal furthest
+            furthest = max(furthest, count)  # of documents that end early less is counted later
+            return _tell(WRITING, furthest, tokens, "writing text to train on", "tokens")
+
+        text = yield from map_steps(steps, tell)
+        return list(iterate_windows(self.model, text, tokens, self.run.seed))
+
+    def _train(self, target: WholeModel, part: Model, record: TrainingRecord) -> Generator[Snapshot, None, TrainedModel]:
+        """The training, which can be stopped at any step: its last look is kept."""
         training = train_whole_model(
-            whole,
+            target,
             part.model_schedule,
             norms=part.what != "scales",
             codes=part.what == "codes",
@@ -83,19 +144,19 @@ class WholeModelRun:
             tokens=part.model_tokens,
             seed=self.run.seed,
             recompute=self.model.streams,
-            start=start,
+            start=record.memory,
         )
-        kept = time.monotonic()
 
         def follow(step: LearningStep) -> Snapshot:
-            nonlocal kept
-            if step.memory is not None and time.monotonic() - kept >= KEEPING_SECONDS:
-                self.run.finished.keep_descent(self.model.source, step.memory)
-                kept = time.monotonic()
-            return Snapshot("refine", step.step, step.steps, {"step": step})
+            state = record.see(step)
+            low, high = TRAINING
+            return Snapshot("refine", round(low + (high - low) * step.fraction), SCALE, {"step": step, "stage": state})
 
-        result = yield from map_steps(training, follow)
-        return self._measure(result)
+        try:
+            return (yield from map_steps(training, follow))
+        except BaseException:  # cancelled, interrupted or failed: whoever asks again goes on from here
+            record.keep()
+            raise
 
     def _read_original(self, windows: Sequence[Tensor]) -> Generator[Snapshot, None, LogProbabilities]:
         """What the original predicts on each window: kept on disk where that is not too much."""
@@ -106,24 +167,24 @@ class WholeModelRun:
             return self.original.compute_logits(windows[index], weights, {}).log_softmax(-1)
 
         first = predict(0)
-        if sum(window.shape[1] for window in windows) * first.shape[1] * 2 > TEACHER_BYTES:
+        if _count_tokens(windows) * first.shape[1] * 2 > TEACHER_BYTES:
             return predict
-        kept = []
+        predictions = []
         for index in range(len(windows)):
-            kept.append(spill(predict(index).half()))
-            yield Snapshot("teach", index + 1, len(windows), {})
-        return lambda index: kept[index].float()
+            predictions.append(spill(predict(index).half()))
+            yield _tell(READING, index + 1, len(windows), "reading the original's predictions", "windows")
+        return lambda index: predictions[index].float()
 
     def _keep_weights(self, read: Callable[[int], dict[str, Tensor]]) -> Callable[[int], Mapping[str, Tensor]]:
         """The same function, with its results kept where a model fits into memory."""
         if self.model.streams:
             return read
-        kept: dict[int, Mapping[str, Tensor]] = {}
+        cache: dict[int, Mapping[str, Tensor]] = {}
 
         def look_up(index: int) -> Mapping[str, Tensor]:
-            if index not in kept:
-                kept[index] = read(index)
-            return kept[index]
+            if index not in cache:
+                cache[index] = read(index)
+            return cache[index]
 
         return look_up
 
@@ -158,7 +219,7 @@ class WholeModelRun:
     def _measure(self, result: TrainedModel) -> RefinedBlock:
         """The trained layers with their errors on the calibration text, and the vectors by the module's names."""
         row, run = self.quantized, self.run
-        vectors = {f"{row.names[index]}.{name}": v for index, own in result.vectors.items() for name, v in own.items()}
+        vectors = {f"{row.names[index]}.{name}": v for index, named in result.vectors.items() for name, v in named.items()}
         vectors |= result.outside
         changed = {name: vector for name, vector in vectors.items() if not torch.equal(vector, self._read_before(name))}
         for name, vector in changed.items():
@@ -176,8 +237,8 @@ class WholeModelRun:
                 block_run = replace(
                     block_run, original_calls=original.calls, original=dict(before.named_parameters()), repairs=run.repairs
                 )
-                own = {name: layers[name] for name in names if name in layers}
-                measured |= measure_layers(block_run, own, {name: self.model.weight(name).float() for name in own})
+                refined = {name: layers[name] for name in names if name in layers}
+                measured |= measure_layers(block_run, refined, {name: self.model.weight(name).float() for name in refined})
                 original.advance(block_run.original_outputs())
                 text.advance(block_run.outputs())
         return RefinedBlock({**layers, **measured}, changed)
@@ -185,3 +246,15 @@ class WholeModelRun:
     def _read_before(self, name: str) -> Tensor:
         """A vector as it was before training."""
         return self.run.changed_tensors[name] if name in self.run.changed_tensors else self.model.tensor(name)
+
+
+def _count_tokens(windows: Sequence[Tensor]) -> int:
+    """Tokens of windows `[1, T]`."""
+    return sum(window.shape[1] for window in windows)
+
+
+def _tell(span: tuple[int, int], done: int, total: int, what: str, unit: str) -> Snapshot:
+    """How far a stage is that takes `span` of the progress."""
+    low, high = span
+    done = min(done, total)
+    return Snapshot("refine", round(low + (high - low) * done / total), SCALE, {"stage": f"{what}: {done:,} of {total:,} {unit}"})

@@ -60,25 +60,31 @@ class Finished:
         vectors = self.store.get(self.key("vectors", name)) if self.store else None
         by_layer = {layer: self.layer(layer, "refined") for layer in layers}
         complete = {layer: result for layer, result in by_layer.items() if result is not None}
-        return None if vectors is None or len(complete) < len(layers) else RefinedBlock(complete, vectors.tensors)
+        return None if vectors is None or len(complete) < len(layers) else RefinedBlock(complete, vectors.tensors, vectors.facts)
 
     def keep_block(self, name: str, block: RefinedBlock) -> None:
         """Keep a refined block."""
         if self.store is not None:
             for layer in block.layers.values():
                 self.keep_layer(layer, "refined")
-            self.store.put(self.key("vectors", name), block.vectors, kind="refined vectors", what=name)
+            self.store.put(self.key("vectors", name), block.vectors, block.facts, kind="refined vectors", what=name)
 
-    def descent(self, name: str) -> Memory | None:
-        """How far the training of `name` has come, or None."""
+    def descent(self, name: str) -> tuple[Memory | None, Mapping[str, Any]]:
+        """How far the training of `name` has come, or None, and what is known of it besides."""
         entry = self.store.get(self.key("descent", name)) if self.store else None
-        return None if entry is None else Memory.from_tensors(entry.tensors, entry.facts)
+        return (None, {}) if entry is None else (Memory.from_tensors(entry.tensors, entry.facts), entry.facts)
 
-    def keep_descent(self, name: str, memory: Memory) -> None:
-        """Keep how far the training of `name` has come."""
+    def keep_descent(self, name: str, memory: Memory, beside: Mapping[str, Any]) -> None:
+        """Keep how far the training of `name` has come, and JSON facts beside it."""
         if self.store is not None:
             tensors, facts = memory.to_tensors()
-            self.store.put(self.key("descent", name), tensors, facts, kind="training", what=f"{name}, step {memory.step}")
+            what = f"{name}, step {memory.step}"
+            self.store.put(self.key("descent", name), tensors, {**facts, **beside}, kind="training", what=what)
+
+    def drop_descent(self, name: str) -> None:
+        """Forget a training that has ended."""
+        if self.store is not None:
+            self.store.remove(self.key("descent", name))
 
     def states(self, block: str, chosen: Mapping[str, Recipe]) -> dict[str, State] | None:
         """What the transforms of a block's layers found out, or None; `chosen` has the recipe of every layer."""

@@ -4,6 +4,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.quantized import MODEL_REFINEMENT, describe_refinement
 from workbench.recipe import LayerPlan
 from workbench.views import theme as themes
 from workbench.views.decisions.offline_page import render_document, render_figure_section, render_pairs_table
@@ -56,7 +57,10 @@ def _render_recipe_section(facts: dict[str, Any]) -> str:
     """The plan as Python, and how it was calibrated."""
     plan = LayerPlan.from_dict(facts["plan"])
     rules = "\n".join(f"{pattern!r}: {recipe.code()}" for pattern, recipe in plan.rules)
-    calibration_rows = [(key, str(value)) for key, value in {**facts["calibration"], **facts["fused"]}.items()]
+    rows = {key: str(value) for key, value in {**facts["calibration"], **facts["fused"]}.items()}
+    if refined := describe_refinement(facts["calibration"]):
+        rows |= {MODEL_REFINEMENT: refined}
+    calibration_rows = [(key.replace("_", " "), value) for key, value in rows.items()]
     calibration = render_pairs_table("How it was calibrated", calibration_rows) if calibration_rows else ""
     return (
         '<section aria-labelledby="head-recipe"><h2 id="head-recipe">Which recipe?</h2><p>Layers by pattern, in Python:</p>'
@@ -85,6 +89,7 @@ def _list_times(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("made", facts["made"]),
         ("quantizing", themes.format_duration(facts["quantizing"])),
+        *([("training the whole model", themes.format_duration(facts["refining"]))] if "refining" in facts else []),
         ("measuring", themes.format_duration(facts["card"])),
     ]
 

@@ -163,6 +163,8 @@ class LayerBench(Component):
 
     def _on_step(self, job: Job[Any]) -> str | None:
         self.live.announce("steps")
+        if isinstance(job.latest, LayerProgress) and (stage := job.latest.stage) is not None:
+            return f"{str(stage)[0].upper()}{str(stage)[1:]}."
         learning = find_learning_step(job.latest)
         if learning is not None and not job.progress:
             return f"Learning the transform: step {learning.step} of at most {learning.steps}."
