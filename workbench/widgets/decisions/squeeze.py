@@ -22,6 +22,7 @@ from workbench.widgets.predictions.why_here import WhyHere
 WRITTEN_TOKENS = 60
 PERIOD = 100  # milliseconds between looks at texts that are being written
 WRITING_QUESTION = "What does the squeezed model write?"
+INVITATION = "Drag Squeeze to the right, or quantize: what the smaller model writes appears here, each token tinted by its KL."
 
 
 class SqueezeView(Component):
@@ -52,6 +53,7 @@ class SqueezeView(Component):
         self.slider = Slider(
             label="Squeeze",
             options=self._labels(),
+            value=self._find_place(),
             sizing_mode="stretch_width",
             description="Stored bits per weight, from 16 down to below one",
         )
@@ -92,6 +94,11 @@ class SqueezeView(Component):
     def stop(self) -> Stop:
         """Where the slider stands."""
         return self.squeeze.stops[int(self.slider.value)]
+
+    def _find_place(self) -> int:
+        """Where the slider stands at first: at the stop that the session shows."""
+        stop = self.session.runs.current.stop
+        return 0 if stop is None else self.squeeze.stops.index(stop)
 
     def refresh(self) -> None:
         """Marks on the slider; texts are written again when another run is shown or compared with, or the prompt changes."""
@@ -175,6 +182,9 @@ class SqueezeView(Component):
         shown = texts.build_text_comparison(
             self.written_prompt, writing, names=texts.name_texts(beside, self._written_label()), theme=choose_theme()
         )
+        if self.written_run == self.written_beside:
+            self.pages.draw_one(WRITING_QUESTION, shown, beside, INVITATION)
+            return
         page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
         self.pages.draw(page, self._written_label(), beside)
 

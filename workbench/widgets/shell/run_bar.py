@@ -89,7 +89,10 @@ class RunBar(Component):
         figures_beside = runs.headline(beside) or runs.stored(beside.label)
         if beside is runs.current or figures_beside is None:
             return views.render_headline(figures, choose_theme())
-        sentence = None if beside.label == ORIGINAL else views.describe_paired_ratio(ratio, beside.label)
+        if beside.label != ORIGINAL:
+            sentence = views.describe_paired_ratio(ratio, beside.label)
+        else:  # the ratio stands below the perplexity
+            sentence = None if ratio is None else views.describe_insignificance(ratio)
         return views.render_headline(figures, choose_theme(), views.list_differences(figures, figures_beside, ratio), sentence)
 
     def _chip(self, label: str) -> str:
