@@ -215,7 +215,7 @@ def test_an_address_that_there_is_not_is_a_page_with_a_link(address: str, open_p
 def test_pictures_fill_half_of_the_first_screen_and_the_page_is_hardly_longer(address: str, open_page: Open) -> None:
     page = open_page(address)
     figure(page, "weight", "e.data.length === 2")
-    expect(page.get_by_text("Only the original so far.")).to_be_visible()
+    expect(page.get_by_text("Only the original is shown.")).to_be_visible()
     slider = page.get_by_label("Squeeze", exact=True)
     for place in range(2):  # the original, then also beside a smaller model
         for width, height in ((1920, 1080), (1440, 900)):

@@ -47,8 +47,8 @@ class RunBar(Component):
         self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN_MARGIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.measured_run: Run | None = None
-        status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
-        self.measuring = pn.Row(pn.Row(self.jobs.stop, self.jobs.again), status, sizing_mode="stretch_width", visible=False)
+        buttons = pn.Row(self.jobs.stop, self.jobs.again)
+        self.measuring = pn.Row(buttons, self.jobs.words, sizing_mode="stretch_width", visible=False)
         if self.measures_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._measure_new))
         return pn.Column(self.chips, self.comparison, self.numbers, self.measure, self.measuring, sizing_mode="stretch_width")

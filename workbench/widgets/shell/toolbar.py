@@ -67,7 +67,7 @@ class Toolbar(Component):
         served = pn.state.curdoc is not None
         colours = choose_theme()
         name = pn.pane.HTML(
-            "<div style='font-size:1.35rem;font-weight:600'>workbench "
+            "<div style='font-size:1.35rem;font-weight:600;overflow-wrap:anywhere'>workbench "
             f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
             styles={"flex": "1 1 200px"},
         )
