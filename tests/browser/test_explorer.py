@@ -221,13 +221,17 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
     light = heading(page).evaluate("e => getComputedStyle(e).color")
     field(page, "Layer").select_option(DOWN)
     expect(heading(page)).to_contain_text(DOWN)
-    fill(page, "bits", 3)
+    quantize_one(page, 3)
     page.wait_for_url(re.compile("bits%3D3"))
+    chip = page.get_by_role("radio", name=re.compile("^original")).first
+    expect(chip).not_to_be_checked()
     button(page, "Dark page").click()
     page.wait_for_url(re.compile("theme=dark"))
     expect(button(page, "Light page")).to_be_visible()
     expect(heading(page)).to_contain_text(DOWN)
     expect(field(page, "bits")).to_have_value("3")
+    expect(chip).not_to_be_checked()  # what was quantized is still there, and shown
+    assert "session=" not in page.url
     assert heading(page).evaluate("e => getComputedStyle(e).color") != light
 
 

@@ -212,18 +212,27 @@ def test_an_address_that_there_is_not_is_a_page_with_a_link(address: str, open_p
     assert "404: Not Found" not in page
 
 
-def test_the_picture_fills_the_first_screen_and_the_page_is_hardly_longer(address: str, open_page: Open) -> None:
+def test_pictures_fill_half_of_the_first_screen_and_the_page_is_hardly_longer(address: str, open_page: Open) -> None:
     page = open_page(address)
-    page.set_viewport_size({"width": 1440, "height": 900})
     figure(page, "weight", "e.data.length === 2")
-    expect(page.get_by_text(re.compile(r"All \d+ tokens agree"))).to_be_visible()
-    assert page.evaluate("document.scrollingElement.scrollHeight") < 1150
-    shown = page.evaluate(PICTURES)
-    assert shown > 0.45 * 1440 * 900, "map and figure, with what is said about them, in the first screen"
+    expect(page.get_by_text("Only the original is shown.")).to_be_visible()
+    slider = page.get_by_label("Squeeze", exact=True)
+    for place in range(2):  # the original, then also beside a smaller model
+        for width, height in ((1920, 1080), (1440, 900)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_timeout(1000)
+            assert page.evaluate("document.scrollingElement.scrollHeight") < 1150
+            shown = page.evaluate(PICTURES, height)
+            assert shown > 0.5 * width * height, f"map and figure, with what is said about them, at {width} pixels"
+        if place == 0:
+            slider.focus()
+            slider.press("End")
+            expect(page.locator("mark.fork").first).to_be_visible()
+            expect(page.get_by_text("Which layers have the largest output error?")).to_be_visible()
 
 
 # square pixels of the first screen on the columns of the layer map and of the figure
-PICTURES = """() => {
+PICTURES = """height => {
     const all = [], walk = root => root.querySelectorAll('*').forEach(e => {
         if (e.classList.contains('js-plotly-plot') && e.clientWidth > 200) all.push(e); if (e.shadowRoot) walk(e.shadowRoot) });
     walk(document);
@@ -231,7 +240,7 @@ PICTURES = """() => {
         at = at.parentElement ?? at.getRootNode().host; return at };
     const boxes = [...new Set(all.map(column))].filter(Boolean).map(e => e.getBoundingClientRect());
     const two = boxes.sort((a, b) => a.left - b.left).slice(0, 2);
-    return two.reduce((sum, b) => sum + b.width * Math.max(0, Math.min(b.bottom, 900) - Math.max(b.top, 0)), 0);
+    return two.reduce((sum, b) => sum + b.width * Math.max(0, Math.min(b.bottom, height) - Math.max(b.top, 0)), 0);
 }"""
 
 

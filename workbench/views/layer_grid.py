@@ -13,7 +13,7 @@ from workbench.views.theme import Theme
 
 LEVEL = 48  # letters of all column labels up to which they stand level
 MARGIN = 60  # pixels of a grid that are not cells
-ROW, LOW_ROW = 48, 9  # pixels of a row, and of one where there are many
+ROW, LOW_ROW = 56, 9  # pixels of a row, and of one where there are many
 LEAST, MOST = 160, 442  # pixels of all rows: few are higher, and many are low once they would take more
 MAX_TICKS = 24  # short labels that have room below a figure
 WRITTEN_ROW, WRITTEN_COLUMNS = 16, 12  # pixels of a row from which, and columns up to which, cells have room for their numbers
@@ -208,7 +208,7 @@ def _build_cell_outline(row: int, col: int, theme: Theme, dash: str = "solid") -
 
 
 def format_short_number(value: float) -> str:
-    """A number in at most four characters: `.57`, `-.04`, `12`, `66k`; `~0` below a hundredth."""
+    """A number in at most four characters: `.57`, `.017`, `-.04`, `12`, `66k`; `~0` where these show nothing of it."""
     if np.isnan(value):
         return ""
     size = abs(value)
@@ -216,4 +216,6 @@ def format_short_number(value: float) -> str:
         return f"{value / 1e6:.1f}M" if size >= 1e6 else f"{value / 1e3:.0f}k"
     if size >= 1:
         return f"{value:.0f}" if size >= 10 else f"{value:.1f}"
-    return f"{value:.2f}".replace("0.", ".") if size >= 0.005 else ("0" if value == 0 else "~0")
+    digits = 3 if 0 < value < 0.0995 else 2
+    text = f"{value:.{digits}f}".replace("0.", ".")
+    return text if text.strip("-.0") else ("0" if value == 0 else "~0")

@@ -23,14 +23,27 @@ def make_layers(blocks: int, matrices: int = 7) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(0.0, "0"), (0.001, "~0"), (0.57, ".57"), (-0.04, "-.04"), (1.25, "1.2"), (12.3, "12"), (66_000, "66k"), (2.5e6, "2.5M")],
+    [
+        (0.0, "0"),
+        (0.0004, "~0"),
+        (-0.004, "~0"),
+        (0.0014, ".001"),
+        (0.0174, ".017"),
+        (0.0996, ".10"),
+        (0.57, ".57"),
+        (-0.04, "-.04"),
+        (1.25, "1.2"),
+        (12.3, "12"),
+        (66_000, "66k"),
+        (2.5e6, "2.5M"),
+    ],
 )
 def test_numbers_in_cells_are_short(value: float, written: str) -> None:
     assert layer_grid.format_short_number(value) == written
     assert layer_grid.format_short_number(float("nan")) == ""
 
 
-@pytest.mark.parametrize(("blocks", "highest"), [(2, 220), (6, 350), (40, 502), (80, 780)])
+@pytest.mark.parametrize(("blocks", "highest"), [(2, 220), (6, 400), (40, 502), (80, 780)])
 def test_many_blocks_have_low_rows_and_few_have_numbers(blocks: int, highest: int) -> None:
     plot = layer_grid.draw_layer_grid(make_layers(blocks), "output_error", None)
     heat, layout = plot["data"][0], plot["layout"]

@@ -99,7 +99,7 @@ def test_a_measure_of_another_view_colours_the_map(session: Session) -> None:
     session.measured["sensitivity"] = {name: number / 10 for number, name in enumerate(session.model.layer_names)}
     view.live.announce("results")
     assert "sensitivity" in view.colour.options.values()
-    view.colour.value = "sensitivity"
+    assert view.colour.value == "sensitivity", "somebody has just asked for it"
     assert view.frame.figure.table["sensitivity"].tolist() == [number / 10 for number in range(14)]
     assert "block 1 · down_proj (1.3)" in view.frame.answer.object
 

@@ -1,5 +1,6 @@
 """Runs as chips: whatever was quantized is what the figures and the texts are about, until another chip is chosen."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_whole_model_that_was_quantized_is_what_figures_and_texts_are_about(ex
     bar.measure.clicks += 1
     assert explorer.notices.messages == []
     assert "tokens/s" in bar.numbers.object
-    assert "times the original" in bar.numbers.object
+    assert re.search(r"[\d.]+ × \([\d.]+ to [\d.]+\)", bar.numbers.object), "the ratio to the original's perplexity"
     assert not bar.measure.visible
 
 

@@ -46,7 +46,7 @@ def built(shared: SharedModel, stops: Path) -> SqueezeView:
 def test_a_stop_that_is_not_built_says_so_and_has_no_numbers(own: Session) -> None:
     view = SqueezeView(own, threaded=False)
     view.slider.value = 1
-    assert list(view.slider.options) == [f"{bits} bits, not built yet" for bits in (16, 2, 1)]
+    assert list(view.slider.options) == ["32.00 stored bits", *(f"{bits} bits, not built yet" for bits in (2, 1))]
     assert "There is no model at 2 bits yet" in view.pages.sentence.object
     assert view.why.disabled
     assert view.go.visible

@@ -88,6 +88,13 @@ def describe_paired_ratio(ratio: PerplexityRatio | None, label: str) -> str:
     return f"Its perplexity is {ratio.against(label)}.{unpaired}"
 
 
+def describe_insignificance(ratio: PerplexityRatio) -> str:
+    """That two perplexities cannot be told apart, where that is so; their ratio stands below the figure."""
+    if ratio.clear or ratio.interval is None:
+        return ""
+    return f"Perplexity: no significant difference on {ratio.tokens:,} tokens."
+
+
 def render_headline(
     stored: Stored, theme: Theme, differences: Sequence[tuple[str, bool]] = (), sentence: str | None = None
 ) -> str:

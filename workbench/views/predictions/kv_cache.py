@@ -29,7 +29,7 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
         >>> wb.figures.perplexity_against_bytes(table, result.divergence.perplexity_original).question
         'How small can the cache be?'
     """
-    furthest = table["bytes_per_token"].max()
+    ranks = table["bytes_per_token"].rank(method="first", ascending=False).astype(int)
     plot = {
         "data": [
             {
@@ -38,7 +38,7 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
                 "x": table["bytes_per_token"].tolist(),
                 "y": table["perplexity"].tolist(),
                 "text": table["scheme"].tolist(),
-                "textposition": ["top left" if x == furthest else "middle right" for x in table["bytes_per_token"]],
+                "textposition": ["top left" if rank == 1 else ("bottom right", "top right")[rank % 2] for rank in ranks],
                 "textfont": {"size": 12, "color": theme.text},
                 "marker": {"size": 12, "color": theme.quantized, "line": {"color": theme.surface, "width": 1}},
                 "error_y": themes.build_error_bars(table, "ratio", theme.muted, scale=original, thickness=1),
@@ -49,7 +49,7 @@ def draw_perplexity_by_bytes(table: pd.DataFrame, original: float, *, theme: The
         "layout": themes.build_layout(
             theme,
             x="bytes per token, including the newest tokens in fp16 (log scale)",
-            y="perplexity (95 % interval of the ratio to the uncompressed cache)",
+            y="perplexity (bars: 95 % of the ratio)",
             height=420,
             showlegend=False,
             xaxis=themes.LOGARITHMIC,

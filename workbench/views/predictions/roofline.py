@@ -73,8 +73,9 @@ def draw_roofline(result: Result, *, threads: int | None = None, state: str = "c
             "diamond",
         ),
         _build_roofline_points(rows[rows["format"] == LAYER], LAYER, theme.accent, "operations", "star"),
-        _build_roofline_points(rows, "limit of memory bandwidth", theme.muted, "memory_allows", "line-ew-open"),
+        _build_roofline_points(rows, "memory's limit", theme.muted, "memory_allows", "line-ew-open"),
     ]
+    traces = [trace for trace in traces if trace["x"]]
     axis = {"type": "log", "dtick": 1}
     layout = themes.build_layout(
         theme,
@@ -100,7 +101,7 @@ def _build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, s
         "type": "scatter",
         "mode": "markers+text" if y == "operations" else "markers",
         "text": rows["format"].tolist(),
-        "textposition": "top center" if name == LAYER else "bottom center",  # beside a format like it, both can be read
+        "textposition": [_choose_side(name, rank) for rank in rows["intensity"].rank(method="first")],
         "x": rows["intensity"].tolist(),
         "y": rows[y].tolist(),
         "name": name,
@@ -109,6 +110,12 @@ def _build_roofline_points(rows: pd.DataFrame, name: str, colour: str, y: str, s
         "hovertemplate": "<b>%{customdata[0]}</b>, batch %{customdata[1]}<br>%{customdata[2]:.0f} µs, "
         "%{customdata[3]:.1f} × torch<br>%{y:.0f} GFLOP/s<extra></extra>",
     }
+
+
+def _choose_side(name: str, rank: float) -> str:
+    """Where a dot's label stands: packed formats are near each other, and the layer stands beside a format like it."""
+    is_above = name == LAYER or (name == "packed" and rank % 2 == 0)
+    return "top center" if is_above else "bottom center"
 
 
 def _describe_roofline(rows: pd.DataFrame, baseline: str) -> str:

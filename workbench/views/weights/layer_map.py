@@ -55,7 +55,7 @@ def draw_layer_map(
 def add_moments_sentence(figure: Figure, moments: Moments) -> Figure:
     """The map with a sentence about all weights that have been read, taken together."""
     together = (
-        f" All {moments.weights:,} weights together: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
+        f" All {moments.weights:,} weights: spread {moments.std:.3g}, kurtosis {moments.kurtosis:.3g}, "
         f"largest {moments.absmax:.3g}."
     )
     return replace(figure, answer=figure.answer + together)

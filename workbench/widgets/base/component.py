@@ -58,7 +58,7 @@ def render_chosen_css() -> str:
     # Panel's own rules for its primary colour are more specific than a component's style sheet
     strong = f"background:{colours.action}!important;color:{colours.contrast}!important"
     return (
-        ".bk-btn-group{flex-wrap:wrap}"
+        ".bk-btn-group{flex-wrap:wrap} .bk-btn{white-space:normal;overflow-wrap:anywhere;max-width:100%}"
         f".bk-btn.bk-active{{{strong};font-weight:600;box-shadow:none!important}}"
         f".bk-btn-primary{{{strong};border-color:{colours.action}}} .bk-btn-primary:hover{{filter:brightness(1.1);{strong}}}"
     )

@@ -21,12 +21,17 @@ def build_action_button(
     return pn.widgets.Button(
         label=label,
         color="primary" if main else "default",
-        styles={} if width is None else {"min-width": f"{width / ROOT_PIXELS:g}rem"},
+        styles={} if width is None else scale_width(width),
         sizing_mode="stretch_width" if width is None else None,
         margin=margin,
         description=description,
         stylesheets=[render_chosen_css()],
     )
+
+
+def scale_width(pixels: int) -> dict[str, str]:
+    """Style of what is at least as wide as this where type is not enlarged; wider with it, but never than its place."""
+    return {"min-width": f"min(100%, {pixels / ROOT_PIXELS:g}rem)"}
 
 
 def build_folded_card(title: str, content: Any, *, margin: tuple[int, ...] = (6, 10)) -> pn.Card:

@@ -9,7 +9,7 @@ from workbench.widgets.base.component import choose_theme
 # how wide the columns of the page are: pictures take what there is beyond the form; on a narrow page the layers lie above the
 # figures and the bench below them
 WIDTHS = {"layers": ("2 1 300px", "250px"), "centre": ("5 1 520px", "320px"), "bench": ("0 1 275px", "250px")}
-WIDTHS |= {"strip": ("1 1 330px", "250px"), "wide strip": ("5 1 560px", "250px")}
+WIDTHS |= {"strip": ("1 1 320px", "250px"), "wide strip": ("12 1 560px", "250px")}
 NARROW, WIDE = "1000px", "1001px"
 # columns that make a wide page no longer: they scroll inside, and are at least this high
 SCROLLED = {"bench": "620px"}

@@ -13,7 +13,7 @@ from workbench.views import theme as themes
 from workbench.views.decisions import squeeze as views
 from workbench.views.predictions import generation as texts
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
-from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button
+from workbench.widgets.base.controls import PLAIN_MARGIN, build_action_button, scale_width
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.elements.slider import Slider
 from workbench.widgets.elements.text_pages import TextPages
@@ -22,6 +22,7 @@ from workbench.widgets.predictions.why_here import WhyHere
 WRITTEN_TOKENS = 60
 PERIOD = 100  # milliseconds between looks at texts that are being written
 WRITING_QUESTION = "What does the squeezed model write?"
+INVITATION = "Drag Squeeze to the right, or quantize: what the smaller model writes appears here, each token tinted by its KL."
 
 
 class SqueezeView(Component):
@@ -52,16 +53,14 @@ class SqueezeView(Component):
         self.slider = Slider(
             label="Squeeze",
             options=self._labels(),
+            value=self._find_place(),
             sizing_mode="stretch_width",
             description="Stored bits per weight, from 16 down to below one",
         )
         self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN_MARGIN)
-        self.why = pn.widgets.Button(
-            label="Why does it diverge?",
-            width=190,
-            description="Open this stop's model in the views below, starting with its text",
-        )
-        self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", width=100)
+        what = "Open this stop's model in the views below, starting with its text"
+        self.why = build_action_button("Why does it diverge?", what, 160, margin=PLAIN_MARGIN, main=False)
+        self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", styles=scale_width(100))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         buttons = pn.Row(self.jobs.stop, self.jobs.again)
         status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
@@ -92,6 +91,11 @@ class SqueezeView(Component):
     def stop(self) -> Stop:
         """Where the slider stands."""
         return self.squeeze.stops[int(self.slider.value)]
+
+    def _find_place(self) -> int:
+        """Where the slider stands at first: at the stop that the session shows."""
+        stop = self.session.runs.current.stop
+        return 0 if stop is None else self.squeeze.stops.index(stop)
 
     def refresh(self) -> None:
         """Marks on the slider; texts are written again when another run is shown or compared with, or the prompt changes."""
@@ -162,8 +166,11 @@ class SqueezeView(Component):
         self.texts.run(steps, "continuing the prompt", on_step=draw, ended=ended, latest=True)
 
     def _moved(self) -> None:
-        """Show the stop, in the figures and in the texts."""
-        self.session.show_stop(self.stop)
+        """Show the stop, in the figures and in the texts; the first one is the original."""
+        if self.stop.is_original:
+            self.session.show_run(ORIGINAL)
+        else:
+            self.session.show_stop(self.stop)
         self.live.announce("run")
 
     def _draw(self, writing: Writing | None) -> None:
@@ -175,6 +182,9 @@ class SqueezeView(Component):
         shown = texts.build_text_comparison(
             self.written_prompt, writing, names=texts.name_texts(beside, self._written_label()), theme=choose_theme()
         )
+        if self.written_run == self.written_beside:
+            self.pages.draw_one(WRITING_QUESTION, shown, beside, INVITATION)
+            return
         page = texts.Comparison(WRITING_QUESTION, shown.answer, shown.original, shown.quantized, shown.table)
         self.pages.draw(page, self._written_label(), beside)
 
@@ -213,10 +223,10 @@ class SqueezeView(Component):
 
     def _labels(self) -> list[str]:
         """What the slider says at each stop."""
-        built = [(self.squeeze.find(stop), stop) for stop in self.squeeze.stops]
+        stored = [self.session.runs.stored(ORIGINAL) if s.is_original else self.squeeze.find(s) for s in self.squeeze.stops]
         return [
-            f"{themes.format_bits(k.bits_per_weight)} stored bits" if k else f"{stop.bits:g} bits, not built yet"
-            for k, stop in built
+            f"{themes.format_bits(facts.bits_per_weight)} stored bits" if facts else f"{stop.bits:g} bits, not built yet"
+            for facts, stop in zip(stored, self.squeeze.stops, strict=True)
         ]
 
     def _stops(self) -> None:

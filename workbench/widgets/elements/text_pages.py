@@ -43,6 +43,15 @@ class TextPages(pn.viewable.Viewer):
         self.hint.visible = self.picks
         self._fade(1.0)
 
+    def draw_one(self, question: str, shown: Comparison, beside: str, invitation: str) -> None:
+        """Show the first text of `shown` alone, and in the place of the other one how to get something to compare."""
+        self.sentence.object = _render_head(question, "Only the original is shown.")
+        self.left.object = render_text_page("original", shown.original, choose_theme(), beside)
+        words = f"<span class=prompt>{escape(invitation)}</span>"
+        self.right.object = render_text_page("quantized", words, choose_theme(), "nothing to compare yet")
+        self.hint.visible = False
+        self._fade(1.0)
+
     def say(self, question: str, sentence: str) -> None:
         """Another sentence above what is shown."""
         self.sentence.object = _render_head(question, sentence)

@@ -54,7 +54,7 @@ class SpeedView(Component):
             description="Number of threads used for one matmul",
         )
         self.memory = pn.widgets.RadioButtonGroup(
-            label="Weights are read", options=list(MEMORY), width=230, margin=BESIDE, stylesheets=[render_chosen_css()]
+            label="Weights are read", options=list(MEMORY), width=270, margin=BESIDE, stylesheets=[render_chosen_css()]
         )
         self.go = build_action_button("Measure", "Time the layer and its packed form beside torch on this machine", 110)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)

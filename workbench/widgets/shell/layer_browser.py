@@ -28,6 +28,7 @@ from workbench.widgets.elements.token_buttons import Tokens
 from workbench.widgets.shell.layer_brush import LayerBrush
 
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
+SENSITIVITY = "sensitivity"
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
 BESIDE = {"flex": "1 1 150px", "min-width": "150px"}  # of menus that share a line where there is room
 MOVES = {"◀ matrix": (0, -1), "matrix ▶": (0, 1), "▲ block": (-1, 0), "▼ block": (1, 0)}
@@ -92,8 +93,9 @@ class LayerBrowser(Component):
         """Colours of the latest results and the frame around the selected layer."""
         self.menu.value = self.session.layer
         table = self.session.layer_table(wait=False)
+        is_just_measured = SENSITIVITY in table and SENSITIVITY not in self.colour.options.values()
         self._offer_colours(table)
-        self._follow_errors(table)
+        self._follow_errors(table, is_just_measured)
         sketches = self.session.shared.sketches.values()
         column, selected, marked = self.colour.value, self.session.layer, self.session.selection.layers
         painted = self.session.painting.recipes
@@ -118,12 +120,13 @@ class LayerBrowser(Component):
             self.is_following = False
         self.colour.options = {glossary.label_column(c): c for c in columns}
 
-    def _follow_errors(self, table: pd.DataFrame) -> None:
+    def _follow_errors(self, table: pd.DataFrame, is_just_measured: bool) -> None:
         """Colour by what quantizing did as soon as every layer is quantized, or by the difference from the run beside it, or by
-        the blame for a fork, unless a visitor has chosen a colour."""
+        the blame for a fork or the sensitivity once it is measured, unless a visitor has chosen a colour."""
         columns = ("error_difference", "output_error", "relative_error")
         errors = next((name for name in columns if name in table and table[name].notna().all()), None)
         errors = BLAME if BLAME in table else errors  # somebody has just asked for it
+        errors = SENSITIVITY if is_just_measured else errors
         if errors is not None and not self.is_colour_chosen:
             self.is_following = True
             self.colour.value = errors
@@ -160,9 +163,9 @@ class LayerBrowser(Component):
         button = pn.widgets.Button(
             label=label,
             margin=0,
-            styles={"flex": "1 1 70px"},
+            styles={"flex": "1 1 4.4rem"},
             description=f"Select the layer {way} on the map",
-            stylesheets=[render_chosen_css()],
+            stylesheets=[render_chosen_css(), ".bk-btn{padding:6px 4px;overflow-wrap:normal}"],
         )
 
         def pressed(_: Any) -> None:

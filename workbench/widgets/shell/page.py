@@ -28,6 +28,7 @@ from workbench.widgets.panel_patches.offline_resources import EXTENSIONS, keep_s
 from workbench.widgets.panel_patches.skip_redundant_relayout import skip_redundant_redraws
 from workbench.widgets.panel_patches.tooltip_bounds import keep_tooltips_inside
 from workbench.widgets.shell.explorer import Explorer
+from workbench.widgets.shell.session_handover import take_session
 from workbench.widgets.shell.tabs import STRIPS, TABS, Kinds
 
 MAX_MARK_DIGITS = 18  # digits of a mark
@@ -57,12 +58,17 @@ def build_explorer_page(
         wrong: Exception | None = None
         try:
             query = decode_address(pn.state.session_args)
-            read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
+            if (left := take_session(query.get("session", ""))) is not None and left.shared is session.shared:
+                session = left
+            else:
+                read_address(session, query)  # before anything is drawn, so that nothing is drawn twice
         except Exception as error:  # noqa: BLE001  an address is typed by anyone; the page says what is wrong with it
             wrong = error
         screen = Explorer(session, tabs=tabs, strips=strips, front=query.get("tab", ""))
         if wrong is not None:
             screen.notices.report(wrong)
+        if "session" in query:
+            pn.state.onload(lambda: write_address(screen))  # a word that was used is of no use to anybody else
         screen.live.param.watch(lambda *_: write_address(screen), ["choice", "selection"])
         screen.tabs.param.watch(lambda *_: write_address(screen), "front")
         return screen

@@ -47,8 +47,8 @@ class RunBar(Component):
         self.measure = self.does(build_action_button("Measure", what, 100, margin=PLAIN_MARGIN), self._measure)
         self.jobs = JobPanel(self.notices, threaded=self.threaded, queue=self.session.shared.queue)
         self.measured_run: Run | None = None
-        status = pn.Column(self.jobs.progress, self.jobs.words, sizing_mode="stretch_width")
-        self.measuring = pn.Row(pn.Row(self.jobs.stop, self.jobs.again), status, sizing_mode="stretch_width", visible=False)
+        buttons = pn.Row(self.jobs.stop, self.jobs.again)
+        self.measuring = pn.Row(buttons, self.jobs.words, sizing_mode="stretch_width", visible=False)
         if self.measures_alone and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._measure_new))
         return pn.Column(self.chips, self.comparison, self.numbers, self.measure, self.measuring, sizing_mode="stretch_width")
@@ -89,7 +89,10 @@ class RunBar(Component):
         figures_beside = runs.headline(beside) or runs.stored(beside.label)
         if beside is runs.current or figures_beside is None:
             return views.render_headline(figures, choose_theme())
-        sentence = None if beside.label == ORIGINAL else views.describe_paired_ratio(ratio, beside.label)
+        if beside.label != ORIGINAL:
+            sentence = views.describe_paired_ratio(ratio, beside.label)
+        else:  # the ratio stands below the perplexity
+            sentence = None if ratio is None else views.describe_insignificance(ratio)
         return views.render_headline(figures, choose_theme(), views.list_differences(figures, figures_beside, ratio), sentence)
 
     def _chip(self, label: str) -> str:

@@ -8,6 +8,7 @@ import param
 
 from workbench.widgets.base.component import Component, choose_theme
 from workbench.widgets.base.controls import build_action_button
+from workbench.widgets.shell.session_handover import keep_session
 
 # the keys of undo and redo, which a text field keeps for itself, and the one that ends a presentation
 KEYS = """
@@ -29,7 +30,12 @@ export function render({ model }) {
 }
 """
 SHARE = "navigator.clipboard.writeText(window.location.href); cb_obj.origin.label = 'Link copied'"
-THEME = "const u = new URL(window.location); u.searchParams.set('theme', '{other}'); window.location = u"
+THEME = """
+const u = new URL(window.location)
+u.searchParams.set('theme', '{other}')
+u.searchParams.set('session', '{word}')
+window.location = u
+"""
 PRESENTED_TYPE = "140%"  # of the root, which all type of the page follows
 
 
@@ -61,7 +67,7 @@ class Toolbar(Component):
         served = pn.state.curdoc is not None
         colours = choose_theme()
         name = pn.pane.HTML(
-            "<div style='font-size:1.35rem;font-weight:600'>workbench "
+            "<div style='font-size:1.35rem;font-weight:600;overflow-wrap:anywhere'>workbench "
             f"<small style='font-weight:normal;color:{colours.muted}'>· {escape(str(self.session.model.source))}</small></div>",
             styles={"flex": "1 1 200px"},
         )
@@ -84,7 +90,7 @@ class Toolbar(Component):
         share = self._button("Share", "Copy a link with layer, recipe, marks and tab")
         share.js_on_click(code=SHARE)
         switch = self._button(f"{other.capitalize()} page", "Switch between light and dark mode")
-        switch.js_on_click(code=THEME.replace("{other}", other))
+        switch.js_on_click(code=THEME.replace("{other}", other).replace("{word}", keep_session(self.session)))
         self.buttons += [share, switch]
         return [share, self.presenting, switch]
 

@@ -15,7 +15,7 @@ from workbench.views.weights import compared_histogram as compared_views
 from workbench.views.weights import distribution as distribution_views
 from workbench.views.weights import matrix as views
 from workbench.widgets.base.component import FigureFrame, choose_theme, render_chosen_css
-from workbench.widgets.base.controls import BESIDE
+from workbench.widgets.base.controls import BESIDE, scale_width
 from workbench.widgets.base.marks import ChannelInput, RowInput
 from workbench.widgets.base.sections import Sections
 from workbench.widgets.weights.channel_scatter import ChannelScatter
@@ -39,7 +39,9 @@ class HistogramSection(WeightSection):
             width=170,
             description="A single row shows its own exact levels.",
         )
-        self.log = pn.widgets.Toggle(label="Logarithmic counts", value=False, variant="outline", width=160, margin=BESIDE)
+        self.log = pn.widgets.Toggle(
+            label="Logarithmic counts", value=False, variant="outline", styles=scale_width(160), margin=BESIDE
+        )
         self.frame = FigureFrame()
         self.row.param.watch(lambda _: self.paint(), "value")
         self.log.param.watch(lambda _: self.paint(), "value")
