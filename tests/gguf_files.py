@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from workbench.models.opening import BUILTIN_FOLDER
 
-ARCHITECTURES = {"gemma3_text": "gemma3", "mistral": "llama"}
+ARCHITECTURES = {
+    "gemma3_text": "gemma3", "mistral": "llama", "mixtral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe"
+}  # fmt: skip
 
 
 def tiny(family: str, **fields: Any) -> nn.Module:
@@ -24,11 +26,15 @@ def tiny(family: str, **fields: Any) -> nn.Module:
         "tie_word_embeddings": False, **fields,
     }  # fmt: skip
     head = {**shape, "head_dim": 32}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 512}
     builders: dict[str, Callable[[], nn.Module]] = {
         "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**shape)),
         "mistral": lambda: t.MistralForCausalLM(t.MistralConfig(**shape)),
         "qwen2": lambda: t.Qwen2ForCausalLM(t.Qwen2Config(**shape)),
         "qwen3": lambda: t.Qwen3ForCausalLM(t.Qwen3Config(**head)),
+        "mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**shape, num_local_experts=4, num_experts_per_tok=2)),
+        "qwen2moe": lambda: t.Qwen2MoeForCausalLM(t.Qwen2MoeConfig(**shape, **experts)),
+        "qwen3moe": lambda: t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**head, **experts, norm_topk_prob=True)),
         "gemma2": lambda: t.Gemma2ForCausalLM(
             t.Gemma2Config(**{**head, "query_pre_attn_scalar": 32, "sliding_window": 16, "tie_word_embeddings": True})
         ),
@@ -57,14 +63,18 @@ def write_gguf(
     *,
     choose: Callable[[str], str] | None = None,
     tokenizer: bool = True,
+    split: int = 0,
     **metadata: Any,
 ) -> Path:
-    """Write a module's tensors in a type, matrices only; `choose` gives another type by the tensor's GGUF name."""
+    """Write a module's tensors in a type, matrices only; `choose` gives another type by the tensor's GGUF name.
+
+    With `split` into files of so many tensors at most.
+    """
     import gguf
 
     config: Any = module.config
     name = ARCHITECTURES.get(config.model_type, config.model_type)
-    writer = gguf.GGUFWriter(path, name)
+    writer = gguf.GGUFWriter(path, name, split_max_tensors=split)
     for key, value in {**describe(config), **metadata}.items():
         add = (
             writer.add_float32 if isinstance(value, float) else writer.add_string if isinstance(value, str) else writer.add_uint32
@@ -73,13 +83,13 @@ def write_gguf(
     if tokenizer:
         add_tokenizer(writer)
     table = gguf.get_tensor_name_map({v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[name], config.num_hidden_layers)
-    for key, tensor in module.state_dict().items():
+    for key, tensor in separate_experts(module.state_dict()).items():
         if key == "lm_head.weight" and config.tie_word_embeddings:
             continue
         owner, _, leaf = key.rpartition(".")
         stored = f"{table.get_name(owner)}.{leaf}"
         values = rearrange(config, stored, tensor.float()).contiguous().numpy()
-        wanted = (choose(stored) if choose else kind) if values.ndim == 2 else "F32"
+        wanted = (choose(stored) if choose else kind) if values.ndim > 1 and "ffn_gate_inp" not in stored else "F32"
         add_values(writer, stored, values, gguf.GGMLQuantizationType[wanted])
     if getattr(config, "rope_parameters", None) and config.rope_parameters.get("rope_type") == "llama3":
         add_values(writer, "rope_freqs.weight", llama3_divisors(config), gguf.GGMLQuantizationType.F32)
@@ -115,12 +125,33 @@ def describe(config: Any) -> dict[str, Any]:
             facts[key] = float(getattr(config, key))
     if config.model_type.startswith("gemma"):
         facts["attention.sliding_window"] = config.sliding_window
+    if getattr(config, "num_experts_per_tok", None):
+        count = getattr(config, "num_local_experts", None) or config.num_experts
+        facts |= {"expert_count": count, "expert_used_count": config.num_experts_per_tok}
+    if getattr(config, "moe_intermediate_size", None):
+        facts["expert_feed_forward_length"] = config.moe_intermediate_size
+    if getattr(config, "shared_expert_intermediate_size", None):
+        facts["expert_shared_feed_forward_length"] = config.shared_expert_intermediate_size
     return facts
+
+
+def separate_experts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with gates and ups of experts apart, as checkpoints have them."""
+    separate: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            path = name.removesuffix("gate_up_proj")
+            separate |= dict(zip((f"{path}gate_proj.weight", f"{path}up_proj.weight"), tensor.chunk(2, dim=1), strict=True))
+        else:
+            separate[f"{name}.weight" if name.endswith("experts.down_proj") else name] = tensor
+    return separate
 
 
 def rearrange(config: Any, name: str, tensor: Tensor) -> Tensor:
     """What the converter changes: rows of queries and keys of Llama, norms of Gemma, transposed matrices of GPT-2."""
-    if config.model_type in ("llama", "mistral") and (".attn_q." in name or ".attn_k." in name):
+    if name.endswith("ffn_gate_inp_shexp.weight"):
+        return tensor.squeeze()
+    if config.model_type in ("llama", "mistral", "mixtral") and (".attn_q." in name or ".attn_k." in name):
         heads = config.num_attention_heads if ".attn_q." in name else config.num_key_value_heads
         return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
     if config.model_type.startswith("gemma") and name.endswith("norm.weight"):

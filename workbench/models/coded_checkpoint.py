@@ -1,15 +1,17 @@
 """A safetensors checkpoint that another program quantized: its weights under the plain model's names, decoded one at a time."""
 
+import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
 from workbench.exchange.reading.coded_tensor import CodedTensor, Source, StoredTensor
 from workbench.exchange.reading.integer_codes import Codes
-from workbench.exchange.reading.methods import find_coded
+from workbench.exchange.reading.methods import describe_rounded_inputs, find_coded
 from workbench.models.checkpoint import Checkpoint, TensorEntry
 from workbench.models.quantized_weights import INTEGERS
 
@@ -88,3 +90,14 @@ class CodedCheckpoint(Checkpoint):
     def fingerprint(self) -> str:
         """That of the files."""
         return self._stored.fingerprint
+
+
+def warn_of_rounded_inputs(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Warn where the model also rounds the inputs of its layers as it runs, which is not done here."""
+    if kind := describe_rounded_inputs(settings):
+        warnings.warn(
+            f"{folder} also rounds the inputs of its layers to {kind} as it runs; here only its weights are decoded, and inputs "
+            f"stay in float32: perplexity and texts are those of the weights alone.",
+            WorkbenchWarning,
+            stacklevel=3,
+        )

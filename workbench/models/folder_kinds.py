@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import ModelError
+from workbench.exchange.reading.gguf_parts import find_first_part
 from workbench.json_value import is_file_name, read
 from workbench.models.checkpoint import INDEX, SINGLE_FILE, find_pickles
 
@@ -35,11 +36,14 @@ def is_gguf(file: Path) -> bool:
 
 
 def find_gguf(folder: Path) -> Path | None:
-    """The GGUF file that a path is, or that is all the weights of a folder; None where there is none, or several."""
+    """The GGUF file that a path is, or that is all the weights of a folder, of several parts the first; None where there is none,
+    or several models."""
     if folder.is_file():
         return folder
     files = [file for file in sorted(folder.glob("*.gguf")) if is_gguf(file)]
-    return files[0] if len(files) == 1 and not _find_matching_files(folder, "*.safetensors") else None
+    if _find_matching_files(folder, "*.safetensors"):
+        return None
+    return files[0] if len(files) == 1 else find_first_part(files)
 
 
 def describe_file(file: Path) -> ModelError:

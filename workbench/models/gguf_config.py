@@ -40,6 +40,7 @@ GPT2 = {
 TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
 LARGEST_COUNT = 1 << 24  # of any size in a configuration
 BLOCK = re.compile(r"blk\.(\d+)\.")
+MIXTURES = ("llama", "qwen2moe", "qwen3moe")  # llama: Mixtral
 LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_CONTEXT = 1.0, 4.0, 8192  # as every Llama 3.1 and later has them
 GEMMA2_27B_BLOCKS, GEMMA3_27B_BLOCKS = 46, 62  # their attention is scaled by the width of a head in the residual stream
 
@@ -90,11 +91,16 @@ def build_config(file: GgufFile) -> dict[str, Any]:
             f"{file.path} is a model of architecture {shorten_value(facts.architecture)}; GGUF files are read of "
             f"{', '.join(sorted(ARCHITECTURES))}: give the folder of the original model in Hugging Face layout."
         )
-    if facts.find("expert_count"):
+    if facts.find("expert_count") and facts.architecture not in MIXTURES:
         raise ModelError(
-            f"{file.path} is a mixture of experts, which is not read from GGUF; give the folder of the original model."
+            f"{file.path} is a mixture of experts of architecture {facts.architecture!r}; mixtures are read of "
+            f"{', '.join(MIXTURES)}: give the folder of the original model in Hugging Face layout."
         )
     names, complete = ARCHITECTURES[facts.architecture]
+    if facts.find("expert_count") and facts.architecture == "llama":
+        complete = _complete_mixtral
+    if facts.find("expert_count") and not facts.number("expert_used_count"):
+        raise ModelError(f"{file.path} lacks {facts.architecture}.expert_used_count in its metadata; download it again.")
     missing = [name for name in NEEDED if facts.number(name) is None]
     if missing:
         raise ModelError(f"{file.path} lacks {facts.architecture}.{missing[0]} in its metadata; download it again.")
@@ -143,6 +149,32 @@ def _complete_llama(facts: Metadata) -> dict[str, Any]:
         **_read_rope(facts),
     }
     return fields | ({"head_dim": head} if head else {})
+
+
+def _complete_mixtral(facts: Metadata) -> dict[str, Any]:
+    fields = _complete_llama(facts) | {"model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "sliding_window": None}
+    return fields | {"num_local_experts": facts.number("expert_count"), "num_experts_per_tok": facts.number("expert_used_count")}
+
+
+def _complete_qwen2_moe(facts: Metadata) -> dict[str, Any]:
+    shared = {"shared_expert_intermediate_size": facts.number("expert_shared_feed_forward_length")}
+    fields = _complete_qwen2(facts) | {"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"]}
+    return fields | shared | _read_experts(facts, normalized=False)
+
+
+def _complete_qwen3_moe(facts: Metadata) -> dict[str, Any]:
+    fields = _complete_qwen3(facts) | {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
+    return fields | _read_experts(facts, normalized=True)
+
+
+def _read_experts(facts: Metadata, *, normalized: bool) -> dict[str, Any]:
+    """The experts of Qwen's mixtures; whether the weights of those that are used add up to 1 is a rule of llama.cpp's code."""
+    return {
+        "num_experts": facts.number("expert_count"),
+        "num_experts_per_tok": facts.number("expert_used_count"),
+        "moe_intermediate_size": facts.number("expert_feed_forward_length"),
+        "norm_topk_prob": normalized,
+    }
 
 
 def _complete_qwen2(facts: Metadata) -> dict[str, Any]:
@@ -252,7 +284,9 @@ def _match_llama3(facts: Metadata, divisors: Tensor) -> dict[str, Any]:
 ARCHITECTURES: dict[str, tuple[dict[str, str], Callable[[Metadata], dict[str, Any]]]] = {
     "llama": (COMMON, _complete_llama),  # Mistral 7B too, which llama.cpp calls so
     "qwen2": (COMMON, _complete_qwen2),
+    "qwen2moe": (COMMON, _complete_qwen2_moe),
     "qwen3": (COMMON, _complete_qwen3),
+    "qwen3moe": (COMMON, _complete_qwen3_moe),
     "gemma2": (COMMON | SLIDING, _complete_gemma2),
     "gemma3": (COMMON | SLIDING, _complete_gemma3),
     "phi3": ({name: new for name, new in COMMON.items() if new != "head_dim"} | SLIDING, _complete_phi3),

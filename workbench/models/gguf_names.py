@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from workbench.models.handle import ModelHandle
 
 # where transformers' model_type is another than llama.cpp's architecture
-GGUF_NAMES = {"gemma3_text": "gemma3", "mistral": "llama", "qwen2_moe": "qwen2moe", "qwen3_moe": "qwen3moe", "gpt_oss": "gpt-oss"}
+GGUF_NAMES = {
+    "gemma3_text": "gemma3",
+    "gpt_oss": "gpt-oss",
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+}
 
 
 def build_name_table(config: "PretrainedConfig") -> Any:

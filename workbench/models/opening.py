@@ -14,7 +14,7 @@ from workbench.models.adapters import warn_of_adapter
 from workbench.models.block_counts import check_block_count, warn_of_unused_blocks
 from workbench.models.builtin import BUILTIN, BUILTIN_FOLDER
 from workbench.models.checkpoint import Checkpoint
-from workbench.models.coded_checkpoint import CodedCheckpoint
+from workbench.models.coded_checkpoint import CodedCheckpoint, warn_of_rounded_inputs
 from workbench.models.folder_kinds import FILE_SUFFIXES, check_folder, describe_file, find_gguf, is_gguf
 from workbench.models.gguf_model import open_gguf
 from workbench.models.handle import ModelHandle
@@ -108,6 +108,8 @@ def _open_source(source: str | Path, *, adapted: bool = False) -> ModelHandle:
     module = architecture.build_split_module(config) if tensors.stacks else built  # the same where there are no experts to split
     layers, optional = find_layers(module, tensors), find_optional(module, tensors)
     warn_of_unused_blocks(config, built, checkpoint)
+    if coding is not None:
+        warn_of_rounded_inputs(folder, coding)
     if not adapted:
         warn_of_adapter(folder)
     return ModelHandle(str(source), folder, config, tensors, layers, optional)

@@ -51,22 +51,21 @@ def start(*arguments: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "workbench", *arguments], env=environment, stderr=subprocess.DEVNULL)
 
 
-def wait_for_run(command: Callable[..., Said], fraction: float) -> dict[str, object]:
-    """The only run, once so much of it is done."""
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit:
+def wait_for_run(command: Callable[..., Said], process: "subprocess.Popen[bytes]", fraction: float) -> dict[str, object]:
+    """The only run, once so much of it is done; for as long as its process lives, however busy the machine is."""
+    while process.poll() is None:
         runs = json.loads(command("jobs", "--json").out)["runs"]
         if runs and runs[0]["fraction"] >= fraction:
             return runs[0]
-        time.sleep(0.1)
-    raise AssertionError("the run has not begun")
+        time.sleep(0.2)
+    raise AssertionError(f"the run ended with status {process.returncode} before {fraction} of it was done")
 
 
 def test_a_killed_run_is_resumed_with_the_same_result(
     command: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = start(*QUANTIZE, "--out", str(tmp_path / "killed"))
-    wait_for_run(command, 0.2)
+    wait_for_run(command, process, 0.2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (run,) = json.loads(command("jobs", "--json").out)["runs"]
@@ -82,8 +81,8 @@ def test_a_killed_run_is_resumed_with_the_same_result(
 
 def test_a_run_is_cancelled_from_another_process(command: Callable[..., Said], tmp_path: Path) -> None:
     process = start(*QUANTIZE, "--out", str(tmp_path / "cancelled"))
-    run = wait_for_run(command, 0.1)
+    run = wait_for_run(command, process, 0.1)
     said = command("jobs", "cancel", run["id"])
-    assert process.wait(60) == 1
+    assert process.wait(600) == 1
     assert said.out.startswith(f"{run['id']} is cancelled; ")
     assert not (tmp_path / "cancelled").exists()

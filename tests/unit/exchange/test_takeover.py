@@ -14,6 +14,7 @@ from tests.tiny_models import write_model
 from workbench.errors import ModelError
 from workbench.models import ModelHandle
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* also rounds the inputs:workbench.errors.WorkbenchWarning")
 IDS = torch.arange(3, 40)[None]
 QUERY = "model.layers.0.self_attn.q_proj"
 FORMATS = {

@@ -71,7 +71,8 @@ def test_gptqmodel(saved: Path, tmp_path: Path) -> None:
 def test_llama_quantize(saved: Path, tmp_path: Path) -> None:
     written = write_recipe(saved, tmp_path / "recipe.sh", tool="llama-quantize")
     text = (tmp_path / "recipe.sh").read_text()
-    assert re.findall("'(.*)'", text) == [r"blk\.0\.ffn_gate=tq1_0", r"blk\.0\.ffn_down=q4_0"]
+    assert re.findall("'(.*)'", text) == [r"blk\.0\.ffn_gate=tq1_0", r"blk\.0\.ffn_down=q4_0", "weight=f16"]
+    assert text.endswith("  model-f16.gguf model.gguf TQ1_0\n")  # of a plain type it would leave out all patterns
     assert written.missing[f"{MLP}.up_proj"] == "it feeds errors back, and llama-quantize rounds to nearest"
     assert "not in it: model.layers.1.mlp.up_proj, because it feeds" in str(written)
 

@@ -16,9 +16,11 @@ from torch.testing import assert_close
 from tests.coded_checkpoints import METHODS, write_coded
 from tests.tiny_models import write_model
 from workbench.analysis.decisions.headline import count_stored
-from workbench.errors import ModelError
+from workbench.errors import ModelError, WorkbenchWarning
+from workbench.exchange.reading.methods import describe_rounded_inputs
 from workbench.models import open_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* also rounds the inputs:workbench.errors.WorkbenchWarning")
 IDS = torch.arange(3, 40)[None]
 QUERY = "model.layers.0.self_attn.q_proj"
 
@@ -130,6 +132,24 @@ def test_settings_that_are_not_read_are_refused(folder: Path, method: str, chang
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=sentence):
         open_model(folder)
+
+
+@pytest.mark.parametrize("method", ["fp8-rows", "bitnet", "int8"])
+def test_rounding_of_inputs_is_said(folder: Path, method: str) -> None:
+    write_coded(folder, METHODS[method])
+    with pytest.warns(WorkbenchWarning, match="also rounds the inputs of its layers to 8-bit (floats|integers) as it runs"):
+        open_model(folder)
+
+
+def test_only_methods_that_round_inputs_say_so() -> None:
+    weights = {"num_bits": 8, "type": "int"}
+    for inputs, said in (({"num_bits": 8, "type": "int"}, "8-bit integers"), ({"num_bits": 4, "type": "float"}, "4-bit floats")):
+        groups = {"a": {"weights": weights, "input_activations": None}, "b": {"weights": weights, "input_activations": inputs}}
+        assert describe_rounded_inputs({"quant_method": "compressed-tensors", "config_groups": groups}) == said
+    groups = {"a": {"weights": weights, "input_activations": None}}
+    assert describe_rounded_inputs({"quant_method": "compressed-tensors", "config_groups": groups}) == ""
+    assert [describe_rounded_inputs({"quant_method": name}) for name in ("gptq", "awq", "mxfp4", "hqq")] == [""] * 4
+    assert describe_rounded_inputs({"load_in_4bit": True}) == ""
 
 
 def test_a_column_of_no_group_is_refused(folder: Path) -> None:

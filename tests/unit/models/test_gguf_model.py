@@ -20,7 +20,7 @@ from workbench.models.gguf_config import build_config
 
 gguf = pytest.importorskip("gguf", reason="the library gguf is not installed; it comes with the extra 'exchange'")
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "mixtral", "qwen2moe", "qwen3moe")
 QUANTIZED = sorted(kind.name for kind in gguf.quants._type_traits if kind.name != "BF16")
 IDS = torch.arange(3, 60)[None]
 
@@ -37,7 +37,13 @@ def test_a_file_is_the_module_that_it_was_written_from(family: str, tmp_path: Pa
     with torch.no_grad():
         assert_close(model.run(IDS).logits, module(IDS).logits)
     for name in model.layer_names:
-        assert_close(model.weight(name), model.layer(name).orient(module.get_parameter(f"{name}.weight").data), rtol=0, atol=0)
+        assert_close(model.weight(name), model.layer(name).orient(find_weight(module, name)), rtol=0, atol=0)
+
+
+def find_weight(module: torch.nn.Module, name: str) -> torch.Tensor:
+    """A layer's weight, or one of a stack of experts."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_parameter(path).data[int(leaf)] if leaf.isdigit() else module.get_parameter(f"{name}.weight").data
 
 
 @pytest.mark.parametrize(
@@ -183,7 +189,7 @@ def test_any_bit_and_any_end_of_a_header_is_read_or_one_sentence(
 @pytest.mark.parametrize(("field", "value", "sentence"), [
     ("block_count", 3, "says that it has 3 blocks, but holds 2"),
     ("embedding_length", 128, r"has a token embedding of \[512, 256\], but says embedding_length 128"),
-    ("expert_count", 8, "is a mixture of experts"),
+    ("expert_count", 8, "lacks llama.expert_used_count in its metadata"),
     ("feed_forward_length", 640, r"stores 'model.layers.0.mlp.gate_proj.weight' as \[512, 256\], but"),
     ("attention.head_count", 0, "cannot be opened|head"),
 ])  # fmt: skip
@@ -203,10 +209,56 @@ def test_infinite_scales_are_no_weights(tmp_path: Path) -> None:
         open_model(path).weight("model.layers.0.self_attn.q_proj")
 
 
-def test_one_of_several_files_is_refused(tmp_path: Path) -> None:
-    path = write_gguf(tiny("llama"), tmp_path / "model.gguf", **{"split.count": 3})
-    with pytest.raises(ModelError, match="is one of 3 files of a model; merge them first"):
+def test_quantized_experts_are_read_one_by_one(tmp_path: Path) -> None:
+    path = write_gguf(tiny("mixtral"), tmp_path / "m.gguf", choose=lambda name: "Q4_0" if "ffn_up_exps" in name else "Q8_0")
+    model, file = open_model(path), read_gguf(path)
+    name = "model.layers.1.mlp.experts.gate_up_proj.3"
+    parts = [file.read(f"blk.1.{part}.weight")[3] for part in ("ffn_gate_exps", "ffn_up_exps")]
+    assert_close(model.weight(name), torch.cat(parts), rtol=0, atol=0)
+    table = model.layers().set_index("name")
+    assert (table["dtype"][name], table["stored_bits"][name]) == ("Q8_0 + Q4_0", 6.5)
+    assert count_stored(model, None).bytes == path.stat().st_size
+
+
+def test_a_mixture_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tiny("qwen3"), tmp_path / "model.gguf", expert_count=8)
+    with pytest.raises(ModelError, match="is a mixture of experts of architecture 'qwen3'; mixtures are read of llama, qwen2moe"):
         open_model(path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("parts")
+    write_gguf(tiny("llama"), folder / "model.gguf", "Q8_0", split=9)
+    return sorted(folder.iterdir())
+
+
+def test_a_model_in_several_files_is_opened_by_any_of_them(parts: list[Path], llama: Path) -> None:
+    assert [part.name for part in parts] == [f"model-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    whole = open_model(llama)
+    for source in (parts[0], parts[2], parts[0].parent):
+        model = open_model(source)
+        assert model.layer_names == whole.layer_names
+        for name in (model.layer_names[0], model.layer_names[-1]):
+            assert_close(model.weight(name), whole.weight(name), rtol=0, atol=0)
+    assert_close(model.run(IDS).logits, whole.run(IDS).logits)
+    assert model.stored_bytes == sum(part.stat().st_size for part in parts)
+    assert isinstance(model.generate("Once", tokens=2), str)
+
+
+def test_parts_that_are_not_complete_are_one_sentence(parts: list[Path], tmp_path: Path) -> None:
+    for part in parts[:2]:
+        (tmp_path / part.name).write_bytes(part.read_bytes())
+    with pytest.raises(ModelError, match="one of 3 files of a model, of which model-00003-of-00003.gguf is missing"):
+        open_model(tmp_path)
+    (tmp_path / "model-00003-of-00003.gguf").write_bytes(parts[1].read_bytes())
+    with pytest.raises(ModelError, match=r"says that it is part 1 \(from 0\) of 3, but is named as part 2 of 3"):
+        open_model(tmp_path)
+    other = tmp_path / "renamed" / "other.gguf"
+    other.parent.mkdir()
+    other.write_bytes(parts[0].read_bytes())
+    with pytest.raises(ModelError, match="is one of 3 files of a model, which are found by their names"):
+        open_model(other)
 
 
 def test_a_file_without_an_architecture_is_no_model(llama: Path, tmp_path: Path) -> None:

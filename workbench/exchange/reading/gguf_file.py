@@ -30,8 +30,9 @@ SHORTEST_STRING = 8  # bytes: the number of its own
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor of the file: its shape in torch's order, the number of its type, and where its bytes lie."""
+    """One tensor: the file that holds it, its shape in torch's order, the number of its type, and where its bytes lie."""
 
+    path: Path
     name: str
     shape: tuple[int, ...]
     kind: int
@@ -41,30 +42,46 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """The metadata and the table of tensors of one file; none of the tensors is loaded."""
+    """The metadata and the table of tensors of a file, or of all `parts` of a model in several; none of the tensors is loaded."""
 
     path: Path
     metadata: dict[str, Any]
     tensors: dict[str, GgufTensor]
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that it consists of."""
+        return self.parts or (self.path,)
 
     def read(self, name: str) -> Tensor:
         """The values of one tensor in its shape; nothing else is read."""
         entry = self.tensors[name]
-        content = self.read_bytes(name)
-        return gguf_types.decode(content, entry.kind, entry.shape)
+        return gguf_types.decode(self.read_bytes(name), entry.kind, entry.shape)
+
+    def read_slice(self, name: str, index: int) -> Tensor:
+        """The values of one entry of a tensor's first dimension; nothing else is read."""
+        entry = self.tensors[name]
+        size = entry.bytes // entry.shape[0]
+        return gguf_types.decode(_read_range(entry.path, entry.offset + index * size, size), entry.kind, entry.shape[1:])
 
     def read_bytes(self, name: str) -> Tensor:
         """The stored bytes of one tensor, uint8."""
         entry = self.tensors[name]
-        try:
-            with self.path.open("rb") as stream:
-                stream.seek(entry.offset)
-                content = bytearray(stream.read(entry.bytes))
-        except OSError as error:
-            raise ModelError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-        if len(content) != entry.bytes:
-            raise ModelError(f"{self.path} was cut off while it was read; copy or download it again.")
-        return torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+        return _read_range(entry.path, entry.offset, entry.bytes)
+
+
+def _read_range(path: Path, offset: int, count: int) -> Tensor:
+    """Bytes of a file, uint8."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            content = bytearray(stream.read(count))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(content) != count:
+        raise ModelError(f"{path} was cut off while it was read; copy or download it again.")
+    return torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -183,7 +200,7 @@ def _locate_tensors(
             raise _describe_damage(path, f"{lacking:,} bytes of its tensor {shorten_value(name)} are missing")
         if offset % alignment or prod(shape) == 0:
             raise _describe_damage(path, f"its tensor {shorten_value(name)} is empty or lies at the odd offset {offset:,}")
-        tensors[name] = GgufTensor(name, shape, kind, start + offset, count)
+        tensors[name] = GgufTensor(path, name, shape, kind, start + offset, count)
     _check_apart(path, sorted(tensors.values(), key=lambda tensor: tensor.offset))
     return tensors
 

@@ -1,6 +1,6 @@
 """The methods whose checkpoints are read, by the name that `quantization_config` gives them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from workbench.exchange.reading import awq, bitnet, bitsandbytes, compressed_tensors, fp8, gptq, hqq, microscaling
@@ -39,6 +39,22 @@ def find_coded(source: Source) -> list[CodedTensor]:
             f"{', '.join(METHODS)}: open the original model instead"
         )
     return METHODS[method](source)
+
+
+def describe_rounded_inputs(settings: Mapping[str, Any]) -> str:
+    """To what the inputs of coded layers are rounded where such a model runs, "8-bit floats"; empty where they are not."""
+    method = name_method(settings)
+    if method in ("fp8", "fbgemm_fp8"):
+        return "8-bit floats"
+    if method == "bitnet" or (method == "bitsandbytes" and settings.get("load_in_8bit")):
+        return "8-bit integers"
+    groups = settings.get("config_groups")
+    for group in groups.values() if method == "compressed-tensors" and isinstance(groups, dict) else ():
+        inputs = group.get("input_activations") if isinstance(group, dict) else None
+        if isinstance(inputs, dict):
+            kind = {"int": "integers", "float": "floats"}.get(str(inputs.get("type")), "numbers")
+            return f"{shorten_value(inputs.get('num_bits'))}-bit {kind}"
+    return ""
 
 
 def name_method(settings: Any) -> str | None:

@@ -34,7 +34,7 @@ MATRICES = {
 }  # llama.cpp's names in a block
 GGUF_TYPES = {(4, True): "q4_0", (4, False): "q4_1", (5, True): "q5_0", (5, False): "q5_1", (8, True): "q8_0"}
 GGUF_GROUP, TRIT_GROUP, SIGN_GROUP = 32, 256, 128  # columns of a block
-EVERYTHING_ELSE = "f16"
+EVERYTHING_ELSE = "weight=f16"  # the last pattern, as the first that matches decides
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,15 @@ def _describe_for_gptqmodel(request: GridRequest) -> dict[str, Any]:
 
 
 def _format_llama(source: Source, requests: Mapping[str, str]) -> str:
-    """A command with the type of each tensor; all others stay in 16 bits."""
-    lines = [f"  --tensor-type '{line}' \\" for line in requests.values()]
+    """A command with the type of each tensor; all others stay in 16 bits.
+
+    llama-quantize looks at the patterns only where the type of the whole file is a quantized one: it is that of most layers.
+    """
+    lines = [f"  --tensor-type '{line}' \\" for line in (*requests.values(), EVERYTHING_ELSE)]
+    common = Counter(line.rpartition("=")[2] for line in requests.values()).most_common(1)[0][0].upper()
     first = f"# model-f16.gguf: workbench export {source.name} --to gguf --out model-f16.gguf"
-    return "\n".join([first, "llama-quantize \\", *lines, f"  model-f16.gguf model.gguf {EVERYTHING_ELSE}", ""])
+    others = "  --token-embedding-type f16 --output-tensor-type f16 \\"
+    return "\n".join([first, "llama-quantize \\", *lines, others, f"  model-f16.gguf model.gguf {common}", ""])
 
 
 READERS: dict[Tool, Callable[[str, Recipe], tuple[Any] | str]] = {
