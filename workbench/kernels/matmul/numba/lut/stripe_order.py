@@ -40,7 +40,7 @@ def _read_words(stream: np.ndarray, at: int, apart: int, bits: int, words: np.nd
 
 
 @compile_cached
-def _transpose_codes(words: np.ndarray, bits: int) -> None:
+def _convert_to_planes(words: np.ndarray, bits: int) -> None:
     """Each word of eight codes becomes a word of their planes, a byte each from the lowest bit on."""
     highest = np.uint64((1 << bits) - 1)
     for lane in range(len(words)):
@@ -70,7 +70,7 @@ def arrange_codes(stream: np.ndarray, shape: tuple[int, int, int], edges: np.nda
                 first = (ROWS * stripe * steps + begin + start) * bits
                 _read_words(stream, first, steps * bits, bits, words[:count, :lanes])
                 for step in range(count):
-                    _transpose_codes(words[step, :lanes], bits)
+                    _convert_to_planes(words[step, :lanes], bits)
                     for bit in range(bits):
                         at = ROWS * (begin * bits + length * (bits - 1 - bit))
                         for lane in range(lanes):
