@@ -89,6 +89,7 @@ class RunBar(Component):
         figures_beside = runs.headline(beside) or runs.stored(beside.label)
         if beside is runs.current or figures_beside is None:
             return views.render_headline(figures, choose_theme())
+        sentence: str | None
         if beside.label != ORIGINAL:
             sentence = views.describe_paired_ratio(ratio, beside.label)
         else:  # the ratio stands below the perplexity
