@@ -21,7 +21,7 @@ from tests.lessons import NOTEBOOKS, ROOT, read
 from tests.servers import free_port, running
 from workbench.views.theme import LIGHT
 
-PATIENCE = 300_000  # milliseconds; a whole notebook takes about a minute on two idle cores
+PATIENCE = 600_000  # milliseconds; a whole notebook takes about a minute on two idle cores, and much longer on busy ones
 SETTINGS = {
     "@jupyterlab/apputils-extension/themes.jupyterlab-settings": {"theme": "JupyterLab Dark"},
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},

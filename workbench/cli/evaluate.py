@@ -106,7 +106,8 @@ def _evaluate_texts(
         announce_reading(model, *(Reading(document, tokens, factor) for document in documents))
     measured = []
     for document in documents:
-        with show_progress(f"reading {document.name}", quiet=as_json) as report:
+        label = "reading the text" if len(documents) == 1 else f"reading {document.name}"
+        with show_progress(label, quiet=as_json) as report:
             measured.append(_measure(model, document, tokens, rule, report))
     texts = [_collect_text_facts(result) for result in measured]
     facts: dict[str, Any] = {"model": source, "windows": None if rule is None else vars(rule)}

@@ -151,11 +151,12 @@ def _build_cell_numbers(values: np.ndarray, *, signed: bool = False) -> list[dic
     measured = values[~np.isnan(values)]
     middle = (measured.min() + measured.max()) / 2 if measured.size else 0.0
     dark = np.abs(values) > 0.8 * _find_limit(values) if signed else values < middle
+    is_small = bool(measured.size and measured.min() >= 0 and measured.max() < 0.0995)
     return [
         {
             "x": col,
             "y": row,
-            "text": format_short_number(value),
+            "text": format_short_number(value, digits=3 if is_small else 2),
             "showarrow": False,
             "font": {"size": 11, "color": "#ffffff" if dark[row, col] else "#10151a"},
         }
@@ -207,8 +208,8 @@ def _build_cell_outline(row: int, col: int, theme: Theme, dash: str = "solid") -
     }
 
 
-def format_short_number(value: float) -> str:
-    """A number in at most four characters: `.57`, `.017`, `-.04`, `12`, `66k`; `~0` where these show nothing of it."""
+def format_short_number(value: float, digits: int = 2) -> str:
+    """A number in at most four characters: `.57`, `-.04`, `12`, `66k`; `~0` where so many `digits` show nothing of it."""
     if np.isnan(value):
         return ""
     size = abs(value)
@@ -216,6 +217,5 @@ def format_short_number(value: float) -> str:
         return f"{value / 1e6:.1f}M" if size >= 1e6 else f"{value / 1e3:.0f}k"
     if size >= 1:
         return f"{value:.0f}" if size >= 10 else f"{value:.1f}"
-    digits = 3 if 0 < value < 0.0995 else 2
     text = f"{value:.{digits}f}".replace("0.", ".")
     return text if text.strip("-.0") else ("0" if value == 0 else "~0")

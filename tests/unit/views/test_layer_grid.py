@@ -25,11 +25,8 @@ def make_layers(blocks: int, matrices: int = 7) -> pd.DataFrame:
     ("value", "written"),
     [
         (0.0, "0"),
-        (0.0004, "~0"),
+        (0.001, "~0"),
         (-0.004, "~0"),
-        (0.0014, ".001"),
-        (0.0174, ".017"),
-        (0.0996, ".10"),
         (0.57, ".57"),
         (-0.04, "-.04"),
         (1.25, "1.2"),
@@ -41,6 +38,13 @@ def make_layers(blocks: int, matrices: int = 7) -> pd.DataFrame:
 def test_numbers_in_cells_are_short(value: float, written: str) -> None:
     assert layer_grid.format_short_number(value) == written
     assert layer_grid.format_short_number(float("nan")) == ""
+
+
+def test_small_errors_have_three_digits() -> None:
+    layers = make_layers(2)
+    for scale, first in ((1.0, ".01"), (0.1, ".001")):
+        plot = layer_grid.draw_layer_grid(layers.assign(output_error=scale * layers["output_error"]), "output_error", None)
+        assert plot["layout"]["annotations"][0]["text"] == first
 
 
 @pytest.mark.parametrize(("blocks", "highest"), [(2, 220), (6, 400), (40, 502), (80, 780)])
