@@ -18,7 +18,7 @@ from workbench.models.language_model import LanguageModel
 if TYPE_CHECKING:
     import pandas as pd
 
-TOKENS = 50
+FORK_TOKENS = 50
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,10 @@ class ForkRate(ShownInCell):
 
 
 def write_greedy_texts(
-    lm: LanguageModel, prompts: Sequence[str], tokens: int = TOKENS, on_progress: Callable[[float, float], None] = lambda *_: None
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    tokens: int = FORK_TOKENS,
+    on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> list[GreedyText]:
     """The greedy continuation of each prompt, at most `tokens` tokens or what the context leaves room for."""
     texts = []
@@ -99,7 +102,7 @@ def measure_forks(
     changed: Readable | LanguageModel,
     prompts: Sequence[str],
     *,
-    tokens: int = TOKENS,
+    tokens: int = FORK_TOKENS,
     texts: Sequence[GreedyText] | None = None,
     on_progress: Callable[[float, float], None] = lambda *_: None,
 ) -> ForkRate:
