@@ -120,7 +120,9 @@ def _start_local_cluster(workers: int) -> "Iterator[Client]":
     from distributed import Client, LocalCluster
 
     alone = {f"distributed.nanny.pre-spawn-environ.{name}": 1 for name in SINGLE_THREADED}
-    options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL, "memory_limit": 0}
+    # a free port: with the usual one a second cluster on this machine warns, or with warnings as errors does not start
+    no_dashboard = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    options: dict[str, Any] = {**no_dashboard, "silence_logs": logging.CRITICAL, "memory_limit": 0}
     with (
         dask.config.set(alone),
         LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", **options) as local,

@@ -67,10 +67,10 @@ def _join_parts(headers: Sequence[GgufFile]) -> GgufFile:
                 f"{len(headers)}; download it again."
             )
     tensors = {name: tensor for header in headers for name, tensor in header.tensors.items()}
-    total, announced = sum(len(header.tensors) for header in headers), first.metadata.get(TENSORS)
-    if len(tensors) != total or announced not in (None, total):
+    count, announced = sum(len(header.tensors) for header in headers), first.metadata.get(TENSORS)
+    if len(tensors) != count or announced not in (None, count):
         raise ModelError(
-            f"the {len(headers)} files from {first.path} on hold {total} tensors, {len(tensors)} of them different, but "
+            f"the {len(headers)} files from {first.path} on hold {count} tensors, {len(tensors)} of them different, but "
             f"announce {announced}; they are not of one model: download them again."
         )
     return replace(first, tensors=tensors, parts=tuple(header.path for header in headers))
