@@ -231,7 +231,7 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
     expect(heading(page)).to_contain_text(DOWN)
     expect(field(page, "bits")).to_have_value("3")
     expect(chip).not_to_be_checked()  # what was quantized is still there, and shown
-    assert "session=" not in page.url
+    page.wait_for_url(lambda url: "session=" not in url)
     assert heading(page).evaluate("e => getComputedStyle(e).color") != light
 
 
