@@ -188,11 +188,11 @@ def test_both_models_write_side_by_side(address: str, open_page: Open) -> None:
     button(page, "Write").click()
     expect(page.get_by_text(re.compile("first token|first \\d+ tokens agree|agrees"))).to_be_visible()
     for side in ("original", "quantized"):
-        text = page.get_by_label(f"{side} text", exact=True)
+        text = page.get_by_label(f"{side} text", exact=True).last  # the first is beside the slider
         expect(text).to_contain_text("The small dog")
         expect(text.locator("mark.fork")).to_be_visible()
 
-    tokens = page.get_by_label("original text", exact=True).get_by_role("button")
+    tokens = page.get_by_label("original text", exact=True).last.get_by_role("button")
     tokens.nth(2).click()
     expect(page.get_by_text("At token 3 of the original text")).to_be_visible()
     expect(tokens.nth(2)).to_be_focused()  # also after the text was drawn anew

@@ -24,7 +24,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 import workbench as wb
 model = wb.open_model(folder)
-layer, stories = model.layer_names[25], wb.text("evaluation")
+layer, stories = model.layer_names[11], wb.text("evaluation")
 used = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1])
 if step not in ("quantize", "compare"):  # these map all weight files at once, which the limit counts as data
     resource.setrlimit(resource.RLIMIT_DATA, (used + limit,) * 2)

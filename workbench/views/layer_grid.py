@@ -91,6 +91,15 @@ def draw_layer_grid(
     }
 
 
+def find_layer(plot: dict[str, Any], point: dict[str, Any]) -> str | None:
+    """The layer at a `point` that Plotly tells of, by its labels, since Panel cannot read the `customdata` of a heat map; None
+    beside the cells of layers."""
+    heat, matrix, block = plot["data"][0], str(point.get("x")), str(point.get("y"))
+    if matrix not in heat["x"] or block not in heat["y"]:
+        return None
+    return heat["customdata"][heat["y"].index(block)][heat["x"].index(matrix)][0] or None
+
+
 def build_block_axis(layers: pd.DataFrame) -> dict[str, Any]:
     """An x axis for figures with a mark for each of these layers in order, at 0, 1, 2 …: its labels are the blocks' numbers,
     each in the middle of its layers."""

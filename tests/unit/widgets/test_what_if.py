@@ -1,5 +1,6 @@
 """The tabs What-if and Budget and the fork finder: live on a tiny model, in sentences where there is nothing yet."""
 
+import numpy as np
 import pytest
 
 import workbench as wb
@@ -105,11 +106,10 @@ def test_painter(session: Session) -> None:
     assert view.allocation.choice[name] == "rtn:bits=4,group=64"
     assert "1 set by hand" in view.plan.answer.object
     other = session.model.layer_names[7]
-    bars = [[own for _, own in trace["customdata"]] for trace in view.plan.figure.plot["data"]]
-    curve = next(index for index, names in enumerate(bars) if other in names)
-    point = bars[curve].index(other)
-    view.plan.plot.click_data = {"points": [{"curveNumber": curve, "pointNumber": point}]}
-    assert view.painted == dict.fromkeys([name, other], "rtn:bits=4,group=64"), "a click on a bar paints it"
+    cells = view.plan.figure.plot["data"][0]
+    row, column = next(cell for cell in np.ndindex(np.shape(cells["z"])) if cells["customdata"][cell[0]][cell[1]][0] == other)
+    view.plan.plot.click_data = {"points": [{"curveNumber": 0, "x": cells["x"][column], "y": cells["y"][row]}]}
+    assert view.painted == dict.fromkeys([name, other], "rtn:bits=4,group=64"), "a click on a cell paints it"
     view.brush.value = FREE
     view.paint.clicks += 1
     assert view.painted == {name: "rtn:bits=4,group=64"}, "the budget has it again"

@@ -71,7 +71,7 @@ def read_block(model: Readable | LanguageModel, text: str, block: int, *, tokens
         >>> import workbench as wb
         >>> reading = wb.measures.block_reading(wb.open_model("builtin"), "Once upon a time", 2)
         >>> reading.attention.shape[1:], float(reading.attention[0, 0, 0])  # the first token sees only itself
-        (torch.Size([4, 4]), 1.0)
+        (torch.Size([5, 5]), 1.0)
     """
     lm = get_language_model(model)
     module: Any = lm.module

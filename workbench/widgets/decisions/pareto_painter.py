@@ -25,6 +25,7 @@ from workbench.registry import make
 from workbench.store import Store
 from workbench.views import theme as themes
 from workbench.views.decisions import error_budget as views
+from workbench.views.layer_grid import find_layer
 from workbench.widgets.base.component import Component, FigureFrame, choose_theme
 from workbench.widgets.base.controls import build_action_button, build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
@@ -92,7 +93,10 @@ class BudgetPainter(Component):
             label="Method", options=list(METHODS), width=190, description="Method that chooses the plan under the budget"
         )
         self.brush = pn.widgets.Select(
-            label="Brush", options=[FREE], width=190, description="The recipe that Paint, or a click on a bar, assigns to a layer"
+            label="Brush",
+            options=[FREE],
+            width=190,
+            description="The recipe that Paint, or a click on a cell, assigns to a layer",
         )
         self.layer = pn.widgets.Select(
             label="Layer", options=self.session.model.layer_names, width=260, description="Layer to paint"
@@ -261,11 +265,11 @@ class BudgetPainter(Component):
         self.live.announce("selection")
 
     def _clicked(self, data: Any) -> None:
-        """A bar was clicked: its layer is painted."""
-        figure, points = self.plan.figure, (data or {}).get("points", [])
-        if figure is not None and points:
-            bar = figure.plot["data"][points[0]["curveNumber"]]["customdata"][points[0]["pointNumber"]]
-            self.layer.value = bar[1]
+        """A cell of the plan was clicked: its layer is painted."""
+        figure, points = self.plan.figure, (data or {}).get("points") or []
+        name = find_layer(figure.plot, points[0]) if figure is not None and points else None
+        if name is not None:
+            self.layer.value = name
             self.notices.guard(self.stroke)
 
     def _enable(self, *, there: bool) -> None:

@@ -78,7 +78,7 @@ class TokenRaster(Component):
         self.subject: Subject | None = None
         what = f"Tokens of the prompt and of what the original writes after it, at most {MAX_TOKENS}"
         self.tokens = pn.widgets.IntInput(
-            label="Tokens", value=READ_TOKENS, start=2, end=MAX_TOKENS, step=16, width=110, description=what
+            label="Tokens to read", value=READ_TOKENS, start=2, end=MAX_TOKENS, step=16, width=110, description=what
         )
         self.go = self.does(build_action_button("Read the text", "Read the prompt with both models", 130), self.read)
         self.jobs = JobPanel(self.notices, threaded=self.threaded)

@@ -9,6 +9,7 @@ from pandas.api.types import is_numeric_dtype
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
 from workbench.session.blame import BLAME
+from workbench.views.layer_grid import find_layer
 from workbench.views.layer_names import label_layer_name
 from workbench.views.weights import layer_map as views
 from workbench.views.weights.block_drawing import draw_block
@@ -188,30 +189,25 @@ class LayerBrowser(Component):
 
     def _clicked(self, event: Any) -> None:
         points = (event.new or {}).get("points") or []
-        name = self._named(str(points[0].get("x")), str(points[0].get("y"))) if points else None
+        name = self._find_layer(points[0]) if points else None
         if name in self.session.model.layer_names:
             self.live.choose(lambda: self.session.select(name))
+
+    def _find_layer(self, point: dict[str, Any]) -> str | None:
+        """The layer in one cell of the map."""
+        return None if self.frame.figure is None else find_layer(self.frame.figure.plot, point)
 
     def _boxed(self, event: Any) -> None:
         """A box over the map marks the layers inside; Plotly tells of an empty one whenever the figure is drawn anew."""
         points = (event.new or {}).get("points") or []
         if not points:
             return
-        cells = (self._named(str(point.get("x")), str(point.get("y"))) for point in points)
+        cells = map(self._find_layer, points)
         self.notices.guard(lambda: self.live.mark(layers=dict.fromkeys(filter(None, cells))))
 
     def _pick(self, row: int) -> None:
         """A matrix of the drawing was chosen, by its row in the table of layers."""
         self.live.choose(lambda: self.session.select(self.session.model.layer_names[row]))
-
-    def _named(self, matrix: str, block: str) -> str | None:
-        """The layer in one cell, by its labels: Panel cannot read the `customdata` of a heat map."""
-        if self.frame.figure is None:
-            return None
-        heat = self.frame.figure.plot["data"][0]
-        if matrix not in heat["x"] or block not in heat["y"]:
-            return None
-        return heat["customdata"][heat["y"].index(block)][heat["x"].index(matrix)][0]
 
 
 class LayerTable(Component):
