@@ -80,8 +80,9 @@ class Plan:
 def plan_export(source: Source, to: Target, types: str | None = None) -> Plan:
     """How a source is written in a format."""
     if to == "gguf":
+        chosen = read_types(types)
         gguf_file.check_library()
-        blocks = gguf_file.plan_file(source, read_types(types))
+        blocks = gguf_file.plan_file(source, chosen)
         outcomes = tuple(planned.outcome for planned in blocks)
         size = sum(planned.nbytes for planned in blocks)
         return Plan(source, outcomes, size, lambda path, report: (path, gguf_file.write_gguf(source, path, blocks, report)))
