@@ -170,7 +170,7 @@ def check_figures(page: Page, path: Path) -> None:
     expected = {place for place, cell in enumerate(cells) if FIGURE_CALL.fullmatch(cell.source.split("\n")[-1])}
     figures: list[dict[str, Any]] = page.evaluate(FIGURES)
     assert expected <= {figure["cell"] for figure in figures}
-    assert len(figures) >= 3
+    assert len(figures) >= max(1, len(expected))
 
 
 def choose_kernel(page: Page) -> None:
