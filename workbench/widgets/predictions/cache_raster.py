@@ -39,7 +39,7 @@ class CacheRaster(TokenRaster):
         what = "How the cache is stored: a name and its settings; press Enter"
         self.scheme = pn.widgets.TextInput(label="Scheme", value="kivi:bits=2", width=150, description=what)
         self.packed_together = pn.widgets.IntInput(
-            label="Block",
+            label="Tokens a block",
             value=PACKED_TOGETHER,
             start=8,
             end=128,
