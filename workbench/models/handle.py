@@ -285,7 +285,7 @@ class ModelHandle(ShownInCell):
     @cached_property
     def streams(self) -> bool:
         """Whether the module reads each block's weights as it comes to it instead of holding all of them in memory."""
-        return needs_streaming(self._tensors.checkpoint.decoded_bytes)
+        return needs_streaming(self.decoded_bytes)
 
     def run(self, ids: Tensor) -> Any:
         """The module's output for token ids `[1, T]`, without a cache; ModelError where its family needs more than text."""

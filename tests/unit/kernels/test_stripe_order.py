@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE_ROWS, compute_chunk_edges
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
+from workbench.kernels.matmul.numba.lut.stripe_layout import compute_chunk_edges
 from workbench.kernels.matmul.numba.lut.stripe_order import arrange_codes, arrange_signs
 from workbench.kernels.packing import bitpack
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from workbench.kernels.kernel_mode import Product
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
 from workbench.kernels.matmul.numba.lut.sign_products import Signs
-from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE_ROWS, Stripes, allocate_pages
+from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes, allocate_pages
 
 SHARED_FACTS = ("cols", "planes", "joined", "span", "abreast")  # of stripes that can stand below each other
 PER_ROW = ("scale", "mean", "zero")

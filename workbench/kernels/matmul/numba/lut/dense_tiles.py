@@ -6,7 +6,8 @@ import numpy as np
 from numba import prange
 
 from workbench.kernels.jit.cached_njit import compile_cached
-from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE_ROWS, Stripes
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
+from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
 from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 
 # SIGNS[byte, j]: the sign that bit j of a byte stands for

@@ -14,7 +14,8 @@ from workbench.kernels.jit.simd import INSTRUCTION
 from workbench.kernels.jit.threads import needs_threads, use_threads
 from workbench.kernels.kernel_mode import Precision
 from workbench.kernels.matmul.numba.lut import codeword_matmul, dense_tiles, sign_matmul
-from workbench.kernels.matmul.numba.lut.stripe_layout import STRIPE_ROWS, Indices, Stripes
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
+from workbench.kernels.matmul.numba.lut.stripe_layout import Indices, Stripes
 
 # planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
 # inputs from which on it pays to decode a tile and multiply; measured at 2048 × 2048

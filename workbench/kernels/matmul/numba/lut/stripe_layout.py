@@ -35,11 +35,11 @@ from workbench.kernels.formats import codebook, parity, ternary
 from workbench.kernels.formats.format import unpack_codes
 from workbench.kernels.jit.simd import DOTS
 from workbench.kernels.matmul.numba.lut import stripe_order, vnni_sums
+from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
 from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 from workbench.kernels.packing import bitpack
 from workbench.kernels.packing.packed import Packed
 
-STRIPE_ROWS = 64  # rows of a stripe
 MAX_CHUNK_STEPS = 512  # steps that share the scale of their tables, at most
 WORD_STEPS = vnni_sums.WORD_BYTES if DOTS else 1  # steps whose tables lie side by side
 LARGE_PAGE = 2 << 20

@@ -12,9 +12,8 @@ planes:
 import numpy as np
 
 from workbench.kernels.jit.cached_njit import compile_cached
+from workbench.kernels.matmul.numba.lut.sign_matmul import HALF_STRIPE_ROWS, STRIPE_ROWS
 
-ROWS = 64  # of a stripe
-HALF = ROWS // 2
 STEPS_AT_ONCE = 16  # whose bytes of a row lie close together
 
 
@@ -22,8 +21,8 @@ STEPS_AT_ONCE = 16  # whose bytes of a row lie close together
 def _locate(step: int, lane: int, abreast: int) -> int:
     """Where the byte of row `lane` and step `step` of a chunk lies in the chunk's plane."""
     if abreast == 1:
-        return ROWS * step + 2 * (lane % HALF) + lane // HALF
-    return ROWS * (step - step % abreast) + abreast * lane + step % abreast
+        return STRIPE_ROWS * step + 2 * (lane % HALF_STRIPE_ROWS) + lane // HALF_STRIPE_ROWS
+    return STRIPE_ROWS * (step - step % abreast) + abreast * lane + step % abreast
 
 
 @compile_cached
@@ -60,19 +59,19 @@ def _convert_to_planes(words: np.ndarray, bits: int) -> None:
 def arrange_codes(stream: np.ndarray, shape: tuple[int, int, int], edges: np.ndarray, abreast: int, out: np.ndarray) -> None:
     """Codes of `shape` (rows, steps, bits), packed to the bit, as planes from the highest bit on in `out [stripes, bytes]`."""
     rows, steps, bits = shape
-    words = np.empty((STEPS_AT_ONCE, ROWS), np.uint64)
+    words = np.empty((STEPS_AT_ONCE, STRIPE_ROWS), np.uint64)
     for stripe in range(len(out)):
-        lanes = min(ROWS, rows - ROWS * stripe)
+        lanes = min(STRIPE_ROWS, rows - STRIPE_ROWS * stripe)
         for chunk in range(len(edges) - 1):
             begin, length = edges[chunk], edges[chunk + 1] - edges[chunk]
             for start in range(0, min(length, steps - begin), STEPS_AT_ONCE):
                 count = min(STEPS_AT_ONCE, length - start, steps - begin - start)
-                first = (ROWS * stripe * steps + begin + start) * bits
+                first = (STRIPE_ROWS * stripe * steps + begin + start) * bits
                 _read_words(stream, first, steps * bits, bits, words[:count, :lanes])
                 for step in range(count):
                     _convert_to_planes(words[step, :lanes], bits)
                     for bit in range(bits):
-                        at = ROWS * (begin * bits + length * (bits - 1 - bit))
+                        at = STRIPE_ROWS * (begin * bits + length * (bits - 1 - bit))
                         for lane in range(lanes):
                             out[stripe, at + _locate(start + step, lane, abreast)] = np.uint8(
                                 words[step, lane] >> np.uint64(8 * bit)
@@ -87,8 +86,8 @@ def arrange_signs(signs: np.ndarray, edges: np.ndarray, abreast: int, out: np.nd
         for chunk in range(len(edges) - 1):
             begin, length = edges[chunk], edges[chunk + 1] - edges[chunk]
             for plane in range(planes):
-                at = ROWS * (begin * planes + length * plane)
-                for lane in range(min(ROWS, rows - ROWS * stripe)):
-                    row = ROWS * stripe + lane
+                at = STRIPE_ROWS * (begin * planes + length * plane)
+                for lane in range(min(STRIPE_ROWS, rows - STRIPE_ROWS * stripe)):
+                    row = STRIPE_ROWS * stripe + lane
                     for step in range(min(length, steps - begin)):
                         out[stripe, at + _locate(step, lane, abreast)] = signs[plane, row, begin + step]
