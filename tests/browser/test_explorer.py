@@ -20,6 +20,8 @@ from tests.browser.visitor import (
     fill,
     heading,
     quantize_one,
+    read_font_size,
+    read_style,
     serious,
     tab,
     unfold,
@@ -218,7 +220,7 @@ def test_a_change_is_seen_in_the_predictions(address: str, open_page: Open) -> N
 def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> None:
     page = open_page(address)
     expect(heading(page)).to_be_visible()
-    light = heading(page).evaluate("e => getComputedStyle(e).color")
+    light = read_style(heading(page), "color")
     field(page, "Layer").select_option(DOWN)
     expect(heading(page)).to_contain_text(DOWN)
     quantize_one(page, 3)
@@ -232,7 +234,7 @@ def test_the_dark_page_keeps_what_was_chosen(address: str, open_page: Open) -> N
     expect(field(page, "bits")).to_have_value("3")
     expect(chip).not_to_be_checked()  # what was quantized is still there, and shown
     page.wait_for_url(lambda url: "session=" not in url)
-    assert heading(page).evaluate("e => getComputedStyle(e).color") != light
+    assert read_style(heading(page), "color") != light
 
 
 @pytest.mark.parametrize("width", [900, 1440])
@@ -254,7 +256,7 @@ def test_enlarged_type_takes_no_sideways_scrolling(address: str, open_page: Open
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(1000)
         assert page.evaluate("document.scrollingElement.scrollWidth") <= width, width
-    assert button(page, "Present").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 20
+    assert read_font_size(button(page, "Present")) > 20
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import HARMLESS
-from tests.browser.visitor import rgb
+from tests.browser.visitor import read_style, rgb
 from tests.lessons import NOTEBOOKS, ROOT, read
 from tests.servers import free_port, running
 from workbench.views.theme import LIGHT
@@ -103,9 +103,7 @@ def test_tour(page: Page, lab: Lab) -> None:
     )
 
     for words in (page.get_by_role("heading", name="Bench").first, page.locator("label", has_text="bits").first):
-        assert words.evaluate("e => getComputedStyle(e).color") == rgb(LIGHT.text), (
-            "light components have dark words in a dark notebook too"
-        )
+        assert read_style(words, "color") == rgb(LIGHT.text), "light components have dark words in a dark notebook too"
 
     quantize.scroll_into_view_if_needed()
     quantize.click()
@@ -229,7 +227,7 @@ def test_an_inspector_alone_and_a_linked_pair(page: Page, lab: Lab) -> None:
     pair.get_by_text("Done: quantizing this layer").wait_for()
     waiting.wait_for(state="hidden")
     pair.locator(".js-plotly-plot .main-svg:visible").first.wait_for()
-    assert pair.locator("select").first.evaluate("e => getComputedStyle(e).color") == "rgb(0, 0, 0)", (
+    assert read_style(pair.locator("select").first, "color") == "rgb(0, 0, 0)", (
         "fields of an ipywidget have dark words on white in a dark notebook too"
     )
     widths = [pair.locator(".jupyter-widgets.widget-hbox > *").nth(n).bounding_box()["width"] for n in (0, 1)]

@@ -19,6 +19,7 @@ from tests.browser.visitor import (
     figure,
     fill,
     heading,
+    read_font_size,
     serious,
     tab,
     unfold,
@@ -98,12 +99,12 @@ def test_a_presented_page_has_slider_texts_and_map_alone_and_is_used_by_its_keys
     page = open_page(f"{address}?theme={theme}")
     texts = [page.get_by_label(f"{side} text", exact=True) for side in ("original", "quantized")]
     expect(texts[1]).to_be_visible()
-    size, slider = "e => parseFloat(getComputedStyle(e).fontSize)", page.get_by_label("Squeeze", exact=True)
-    before = texts[0].evaluate(size), button(page, "End").count()
+    slider = page.get_by_label("Squeeze", exact=True)
+    before = read_font_size(texts[0]), button(page, "End").count()
     button(page, "Present").click()
     expect(button(page, "Quantize this layer")).to_be_hidden()
     expect(slider).to_be_focused()
-    assert texts[0].evaluate(size) > 1.3 * before[0]
+    assert read_font_size(texts[0]) > 1.3 * before[0]
     assert before[1] == 0
     for part in (*texts, page.get_by_label("Block 0: its matrices"), page.get_by_text("Which layers have heavy tails?")):
         expect(part).to_be_visible()
@@ -134,7 +135,7 @@ def test_a_presented_page_has_slider_texts_and_map_alone_and_is_used_by_its_keys
     page.keyboard.press("Escape")
     expect(button(page, "Quantize this layer")).to_be_visible()
     expect(button(page, "Present")).to_be_visible()
-    assert texts[0].evaluate(size) == before[0]
+    assert read_font_size(texts[0]) == before[0]
     page.locator("body").press("ArrowRight")
     page.wait_for_timeout(300)
     expect(slider).to_have_value("1")

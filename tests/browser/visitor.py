@@ -98,6 +98,18 @@ def broken_rules(page: Page) -> list[tuple[str, str]]:
     ]
 
 
+def read_style(element: Locator, name: str) -> str:
+    """The computed value of a CSS property, of the element that is on the page: one that was replaced meanwhile has none."""
+    while not (value := element.evaluate("(e, name) => getComputedStyle(e).getPropertyValue(name)", name)):
+        element.page.wait_for_timeout(100)
+    return str(value)
+
+
+def read_font_size(element: Locator) -> float:
+    """Of its text, in pixels."""
+    return float(read_style(element, "font-size").removesuffix("px"))
+
+
 def quantize_one(page: Page, bits: int) -> None:
     """Quantize the selected layer with round to nearest and wait for the outcome."""
     fill(page, "bits", bits)
