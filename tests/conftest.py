@@ -17,8 +17,9 @@ from workbench.models import ModelHandle, open_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network
 WORKER_BYTES = 2 << 30  # memory of one worker
-_cache = tempfile.TemporaryDirectory(prefix="workbench-tests-")  # a user's store is neither read nor filled
-os.environ["WORKBENCH_CACHE"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the store of the process that starts them, as programs of one user do
+    _cache = tempfile.TemporaryDirectory(prefix="workbench-tests-")  # a user's store is neither read nor filled
+    os.environ["WORKBENCH_CACHE"] = _cache.name
 os.environ["WORKBENCH_BACKGROUND"] = "nice"  # all cores are busy: a job that only takes what is idle would hold its test up
 os.environ["WORKBENCH_SQUEEZE"] = "ask"  # a page that is opened builds nothing behind a test's back
 

@@ -41,7 +41,16 @@ MARKS = [field.name for field in dataclasses.fields(Selection)]
 @cache
 def open_shared_model(source: str) -> SharedModel:
     """The model that all sessions of this server work on."""
-    return SharedModel(open_model(source))
+    shared = SharedModel(open_model(source))
+    freeze_startup()
+    return shared
+
+
+@cache
+def freeze_startup() -> None:
+    """Let the collector pass over libraries and model, which never go: a look at all of them holds every visitor up."""
+    gc.collect()
+    gc.freeze()
 
 
 def build_explorer_page(

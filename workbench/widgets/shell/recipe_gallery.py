@@ -1,5 +1,7 @@
 """Which method should it be? Every preset on the selected layer, as a dot and as a card; either puts it on the bench."""
 
+import math
+import time
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
 from workbench.widgets.elements.card_list import Card, CardList
 
+REDRAW_AFTER = 1.0  # seconds between drawings while presets are tried: all dots and cards are drawn each time
 # pixels: of the figure and of the cards below it where other controls follow, and the least width of the figure there
 LOW, NARROW = 190, 220
 COMPOSED = Card(
@@ -52,6 +55,7 @@ class RecipeGallery(Component):
         """The figure, the cards beside or below it, and the job that tries them."""
         self.trials: Mapping[str, Trial] = {}
         self.tried_for: tuple[str, bool] | None = None
+        self._drawn = -math.inf  # seconds on the clock of `time.monotonic`
         self.frame = FigureFrame()
         self.height, self.width = (views.HEIGHT, views.WIDTH) if self.alone else (LOW, NARROW)  # pixels
         self.frame.plot.height = self.height  # a figure that comes later than its place takes Plotly's own height otherwise
@@ -131,7 +135,8 @@ class RecipeGallery(Component):
     def _on_step(self, job: Job[Any]) -> str | None:
         if not isinstance(tried := job.latest, Tried):
             return None
-        self._take(tried.trials)
+        if not self.trials or time.monotonic() - self._drawn > REDRAW_AFTER:
+            self._take(tried.trials)
         return f"{len(tried.trials)} of {tried.total} recipes tried on this layer."
 
     def _ended(self, job: Job[Any]) -> None:
@@ -149,6 +154,7 @@ class RecipeGallery(Component):
 
     def _show(self) -> None:
         """Figure, cards and the sentence about calibration."""
+        self._drawn = time.monotonic()
         recipe = self.session.recipe
         table, rows = tabulate_trials(self.trials), self.session.model.layer(self.session.layer).rows
         if table.empty:
