@@ -105,6 +105,10 @@ def test_a_presented_page_has_slider_texts_and_map_alone_and_is_used_by_its_keys
     expect(button(page, "Quantize this layer")).to_be_hidden()
     expect(slider).to_be_focused()
     assert read_font_size(texts[0]) > 1.3 * before[0]
+    page.set_viewport_size({"width": 1440, "height": 900})
+    cells = page.locator(".nsewdrag").locator("visible=true").first.bounding_box()
+    assert cells is not None
+    assert cells["y"] + cells["height"] < 900, "all six blocks are on the screen"
     assert before[1] == 0
     for part in (*texts, page.get_by_label("Block 0: its matrices"), page.get_by_text("Which layers have heavy tails?")):
         expect(part).to_be_visible()
@@ -252,7 +256,7 @@ def test_doubled_text_neither_scrolls_sideways_nor_hides_a_button(address: str, 
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 720
     labels = (
         "Why here?",
-        "Why does it diverge?",
+        "Compare every token",
         "All stops",
         "Quantize this layer",
         "Quantize the whole model",

@@ -42,7 +42,7 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
     step_on(page)
     page.keyboard.press("ArrowLeft")
 
-    button(page, "Why does it diverge?").click()
+    button(page, "Compare every token").click()
     expect(page.get_by_role("tab", name="Text", exact=True)).to_have_attribute("aria-selected", "true")
     expect(card(page, "QTIP")).to_have_attribute("aria-pressed", "true")
     button(page, "Write").click()

@@ -77,7 +77,7 @@ def test_plan_and_pareto() -> None:
     table = LAYERS[["name", "block", "matrix", "kl"]].assign(recipe=["two", "two", "four"], parameters=100, bits=[250, 250, 450])
     table["bits_per_weight"] = table["bits"] / 100
     figure = views.draw_bit_plan(table, {"a.1.q"})
-    assert figure.answer == "2 layers two, 1 layer four: 3.17 stored bits per weight overall. 1 set by hand."
+    assert figure.answer == "2 layers at two, 1 layer at four: 3.17 stored bits per weight overall. 1 set by hand."
     heat = figure.plot["data"][0]
     assert heat["z"][0] == [2.5, 2.5]
     assert heat["z"][1][heat["x"].index("q")] == 4.5

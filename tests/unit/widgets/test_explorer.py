@@ -289,9 +289,9 @@ def test_the_toolbar_leads_to_the_history(explorer: Explorer) -> None:
     assert explorer.tabs.front == "History"
 
 
-def test_before_a_room_there_are_slider_texts_and_map_alone(explorer: Explorer) -> None:
+def test_a_presented_page_has_slider_texts_and_map_alone(explorer: Explorer) -> None:
     squeeze, layers = explorer.strips[0], explorer.layers
-    parts = [*explorer.hidden_columns, layers.controls, squeeze.why, squeeze.why_here.go]
+    parts = [*explorer.hidden_columns, layers.controls, squeeze.detail, squeeze.why_here.go]
     assert all(part.visible for part in parts)
     press(explorer.toolbar.presenting)
     assert not any(part.visible for part in parts)

@@ -48,7 +48,7 @@ def test_a_stop_that_is_not_built_says_so_and_has_no_numbers(own: Session) -> No
     view.slider.value = 1
     assert list(view.slider.options) == ["32.00 stored bits", *(f"{bits} bits, not built yet" for bits in (2, 1))]
     assert "There is no model at 2 bits yet" in view.pages.sentence.object
-    assert view.why.disabled
+    assert view.detail.disabled
     assert view.go.visible
     assert not any(view.writing.sides)
     view.all.value = True
@@ -107,7 +107,7 @@ def test_why_did_it_break_takes_the_stop_into_the_other_views(shared: SharedMode
     explorer = Explorer(visitor(shared, stops), threaded=False)
     (strip,) = (part for part in explorer.strips if isinstance(part, SqueezeView))
     strip.slider.value = 2
-    strip.why.clicks += 1
+    strip.detail.clicks += 1
     assert explorer.notices.messages == []
     assert explorer.session.recipe == SMALL[2].recipe
     assert explorer.session.result.bits_per_weight == pytest.approx(
@@ -116,7 +116,7 @@ def test_why_did_it_break_takes_the_stop_into_the_other_views(shared: SharedMode
     assert explorer.tabs.front == "Text"
     strip.slider.value = 1
     explorer.bring("Error")
-    strip.why.clicks += 1
+    strip.detail.clicks += 1
     assert explorer.tabs.front == "Text", "a tab can be asked for again"
     assert explorer.session.recipe == SMALL[1].recipe
 

@@ -181,12 +181,12 @@ def draw_bit_plan(table: pd.DataFrame, painted: set[str], *, theme: Theme = them
         >>> columns = ["name", "block", "matrix", "recipe", "parameters", "bits", "bits_per_weight", "kl"]
         >>> rows = [("first", 0, "q_proj", "4 bits", 100, 400, 4.0, 0.1), ("second", 0, "k_proj", "2 bits", 100, 200, 2.0, 0.2)]
         >>> wb.figures.bit_plan(pd.DataFrame(rows, columns=columns), painted={"first"}).answer
-        '1 layer 4 bits, 1 layer 2 bits: 3.00 stored bits per weight overall. 1 set by hand.'
+        '1 layer at 4 bits, 1 layer at 2 bits: 3.00 stored bits per weight overall. 1 set by hand.'
     """
     pairs = zip(table["recipe"], table["kl"], strict=True)
     notes = [f"<br>{recipe}<br>KL alone {themes.format_error(kl)}" for recipe, kl in pairs]
     plot = draw_layer_grid(table, "bits_per_weight", None, painted=painted, notes=notes, theme=theme)
-    counts = ", ".join(f"{themes.format_count(int(n), 'layer')} {recipe}" for recipe, n in table["recipe"].value_counts().items())
+    counts = ", ".join(f"{themes.format_count(n, 'layer')} at {recipe}" for recipe, n in table["recipe"].value_counts().items())
     stored = table["bits"].sum() / table["parameters"].sum()
     by_hand = f" {len(painted)} set by hand." if painted else ""
     answer = f"{counts}: {stored:.2f} stored bits per weight overall.{by_hand}"

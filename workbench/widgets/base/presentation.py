@@ -1,11 +1,11 @@
-"""Presentation mode: larger figures on the pages that are being presented."""
+"""Presentation mode: larger type in the figures of the pages that are being presented."""
 
 from typing import Any
 from weakref import WeakSet
 
 import panel as pn
 
-LARGER, HIGHER = 1.6, 1.15  # of type, and of figures: six blocks fit a screen of 900 pixels
+LARGER = 1.6  # of type; figures are as high as they are, so that six blocks fit a screen of 900 pixels
 
 _presented: WeakSet[Any] = WeakSet()  # documents
 
@@ -22,12 +22,8 @@ def is_presented() -> bool:
 
 
 def enlarge(plot: dict[str, Any]) -> dict[str, Any]:
-    """A plotly figure, higher and with larger type where the page at hand is presented."""
-    if not is_presented():
-        return plot
-    grown = enlarge_fonts(plot)
-    height = {"height": round(HIGHER * plot["layout"]["height"])} if "height" in plot["layout"] else {}
-    return {**grown, "layout": grown["layout"] | height}
+    """A plotly figure, with larger type where the page at hand is presented."""
+    return enlarge_fonts(plot) if is_presented() else plot
 
 
 def enlarge_fonts(tree: Any) -> Any:

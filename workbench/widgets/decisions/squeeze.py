@@ -59,7 +59,7 @@ class SqueezeView(Component):
         )
         self.go = build_action_button("Build the stops", "Quantize the model at each stop", 140, margin=PLAIN_MARGIN)
         what = "Open this stop's model in the views below, starting with its text"
-        self.why = build_action_button("Why does it diverge?", what, 160, margin=PLAIN_MARGIN, main=False)
+        self.detail = build_action_button("Compare every token", what, 160, margin=PLAIN_MARGIN, main=False)
         self.all = pn.widgets.Toggle(label="All stops", value=False, variant="outline", styles=scale_width(100))
         self.jobs = JobPanel(self.notices, threaded=self.threaded)
         buttons = pn.Row(self.jobs.stop, self.jobs.again)
@@ -68,14 +68,14 @@ class SqueezeView(Component):
         self.pages, self.curve = TextPages(), FigureFrame()
         self.slider.param.watch(lambda _: self.notices.guard(self._moved), "value")
         self.go.on_click(lambda _: self.notices.guard(self.begin))
-        self.why.on_click(lambda _: self.notices.guard(self.explain))
+        self.detail.on_click(lambda _: self.notices.guard(self.open_text))
         self.all.param.watch(lambda _: self._stops(), "value")
         if self.threaded and pn.state.curdoc is not None and pn.state.curdoc.session_context is not None:
             pn.state.onload(lambda: self.notices.guard(self._opened))
         self.why_here = self.part(WhyHere)
         self.slider.styles = {"flex": "1 1 320px", "min-width": "200px"}
         head = pn.FlexBox(
-            self.slider, self.go, self.why_here.go, self.why, self.all, align_items="center", sizing_mode="stretch_width"
+            self.slider, self.go, self.why_here.go, self.detail, self.all, align_items="center", sizing_mode="stretch_width"
         )
         parts = [head, self.building, self.texts, self.pages, self.why_here, self.curve]
         return pn.Column(*parts, sizing_mode="stretch_width")
@@ -83,7 +83,7 @@ class SqueezeView(Component):
     def present(self, on: bool) -> None:
         """Slider and texts only; what builds the stops stays while there is something to build."""
         self.slider.follows_page_keys = on
-        for part in (self.why, self.why_here.go, self.why_here.view, self.all):
+        for part in (self.detail, self.why_here.go, self.why_here.view, self.all):
             part.visible = not on
         self.curve.view.visible = self.all.value and self.all.visible
 
@@ -130,7 +130,7 @@ class SqueezeView(Component):
             self.jobs.run(self.squeeze.steps, "building the stops", on_step=self._on_step, ended=self._ended)
         self.building.visible = True
 
-    def explain(self) -> None:
+    def open_text(self) -> None:
         """Take this stop's model into the session, as if it had been quantized on the bench, and go to the texts."""
         if self.squeeze.find(self.stop) is None:
             self.pages.say(WRITING_QUESTION, self._missing(self.stop))
@@ -236,7 +236,7 @@ class SqueezeView(Component):
             self.slider.options = labels
         self.go.visible = not self.squeeze.complete
         self.go.disabled = self.jobs.running
-        self.why.disabled = self.squeeze.find(self.stop) is None
+        self.detail.disabled = self.squeeze.find(self.stop) is None
         built = self.squeeze.built_stops()
         self.curve.view.visible = self.all.value and self.all.visible
         if self.all.value and built:

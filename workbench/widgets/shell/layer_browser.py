@@ -9,6 +9,7 @@ from pandas.api.types import is_numeric_dtype
 from workbench.analysis import glossary
 from workbench.analysis.weights import sketch_cache
 from workbench.session.blame import BLAME
+from workbench.session.layer_table import SKETCHED
 from workbench.views.layer_grid import find_layer
 from workbench.views.layer_names import label_layer_name
 from workbench.views.weights import layer_map as views
@@ -24,10 +25,10 @@ from workbench.widgets.base.component import (
 from workbench.widgets.base.controls import build_folded_card
 from workbench.widgets.base.job_panel import JobPanel
 from workbench.widgets.base.markup import render_paragraph
-from workbench.widgets.base.presentation import HIGHER
 from workbench.widgets.elements.token_buttons import Tokens
 from workbench.widgets.shell.layer_brush import LayerBrush
 
+PRESENTED_ZOOM = "1.2"  # of the drawing of a block, when the page is presented
 COLOURS = ("parameters", "std", "absmax", "kurtosis", "outlier_share", "bits_per_weight", "relative_error", "output_error")
 SENSITIVITY = "sensitivity"
 AT_ONCE = 1 << 25  # a model of so many weights is read in a second or two, before the page is shown; larger ones while it is used
@@ -88,7 +89,7 @@ class LayerBrowser(Component):
     def present(self, on: bool) -> None:
         """The map and the drawing of the block only, both larger."""
         self.controls.visible = not on
-        self.drawing.styles = {**self.drawing.styles, "zoom": str(HIGHER) if on else "1"}
+        self.drawing.styles = {**self.drawing.styles, "zoom": PRESENTED_ZOOM if on else "1"}
 
     def refresh(self) -> None:
         """Colours of the latest results and the frame around the selected layer."""
@@ -102,7 +103,9 @@ class LayerBrowser(Component):
         painted = self.session.painting.recipes
         figure = views.draw_layer_map(table, column, selected, marked=marked, painted=painted, theme=choose_theme())
         self.drawing.object = draw_block(table, selected, column, marked, theme=choose_theme())
-        self.frame.draw(views.add_moments_sentence(figure, sketch_cache.merge_sketches(list(sketches))) if sketches else figure)
+        if sketches and column in SKETCHED:
+            figure = views.add_moments_sentence(figure, sketch_cache.merge_sketches(list(sketches)))
+        self.frame.draw(figure)
         for label, way in MOVES.items():
             self.steps[label].disabled = self._beside(*way) is None
 
