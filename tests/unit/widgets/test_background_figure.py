@@ -99,3 +99,21 @@ def test_what_is_there_at_once_is_not_drawn_over_by_an_earlier_wish() -> None:
     study.jobs.look()
     assert drawn == ["second"]
     assert not study.jobs.view.visible
+
+
+def test_empty_axes_are_hidden_until_something_is_drawn_and_then_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.widgets.base.background_figure.PATIENCE", 0)
+    study, gate = Study(pn.Column(), Notices(), threaded=True), threading.Event()
+    study.run([lambda: gate.wait(30)], lambda _: None, at_once=False)
+    study.jobs.look()
+    assert not study.body.visible
+    gate.set()
+    study.jobs.job.wait(30)
+    study.jobs.look()
+    assert study.body.visible
+    gate.clear()
+    study.run([lambda: gate.wait(30)], lambda _: None, at_once=False)
+    study.jobs.look()
+    assert (study.body.visible, study.body.styles["opacity"]) == (True, "0.45")
+    gate.set()
+    study.jobs.job.wait(30)

@@ -15,7 +15,8 @@ PERIOD = 40  # milliseconds between looks
 class Study(pn.viewable.Viewer):
     """Works out what `body` shows, then draws it; meanwhile the page goes on, and a later wish replaces this one.
 
-    What takes longer than a moment greys `body` and shows how far it is, with a way to cancel.
+    What takes longer than a moment greys `body` and shows how far it is, with a way to cancel; a body with nothing in it yet
+    is hidden, since its empty axes say nothing.
     """
 
     def __init__(self, body: pn.viewable.Viewable, notices: Notices, *, threaded: bool) -> None:
@@ -23,7 +24,7 @@ class Study(pn.viewable.Viewer):
         self.body = body
         self.jobs = JobPanel(notices, threaded=threaded, period=PERIOD)
         self.jobs.view.visible = False
-        self.wishes = 0
+        self.wishes, self.is_drawn = 0, False
         self.view = pn.Column(self.jobs, body, sizing_mode="stretch_width")
 
     def run(self, computations: Sequence[Callable[[], Any]], draw: Callable[..., None], *, at_once: bool) -> None:
@@ -34,6 +35,7 @@ class Study(pn.viewable.Viewer):
             self.jobs.cancel()
             self._show(busy=False)
             draw(*(find() for find in computations))
+            self.is_drawn = True
             return
 
         def steps() -> Generator[Counted, None, list[Any]]:
@@ -53,13 +55,15 @@ class Study(pn.viewable.Viewer):
             if job.status is Status.DONE:
                 self._show(busy=False)
                 draw(*job.result())
+                self.is_drawn = True
             else:
-                self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
+                self.body.visible = self.jobs.view.visible = True  # it was stopped, or failed, and can be resumed
 
         self.jobs.run(steps, "reading the weights", on_step=show_step, ended=ended, latest=True)
 
     def _show(self, *, busy: bool) -> None:
         self.jobs.view.visible = busy
+        self.body.visible = self.is_drawn or not busy
         self.body.styles = {**self.body.styles, "opacity": "0.45" if busy else "1"}
 
     def __panel__(self) -> pn.viewable.Viewable:
