@@ -42,3 +42,12 @@ def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "markdown":
             cells += [nbformat.v4.new_code_cell(piece) for piece in solutions(cell.source)]
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def claimed(notebook: nbformat.NotebookNode, claims: dict[str, str]) -> nbformat.NotebookNode:
+    """The notebook with its solutions as cells, and with a cell for each claim at the end."""
+    near = "near = lambda value, expected, tolerance: abs(value - expected) <= tolerance"
+    checks = [nbformat.v4.new_code_cell(f"assert ({expression}), {quote!r}") for quote, expression in claims.items()]
+    notebook = solved(notebook)
+    notebook.cells += [nbformat.v4.new_code_cell(near), *checks]
+    return notebook

@@ -1,9 +1,9 @@
-"""The notebooks in a real JupyterLab in a real browser, cut off from the internet: cells run, pictures appear, controls live."""
+"""The notebooks in a real JupyterLab in a real browser, cut off from the internet, with their solutions and a cell for each
+claim: all cells run without a warning, what is claimed is true, pictures appear, controls live."""
 
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import HARMLESS
 from tests.browser.visitor import read_style, rgb
-from tests.lessons import NOTEBOOKS, ROOT, read
+from tests.integration.notebook_claims import CLAIMS
+from tests.lessons import NOTEBOOKS, ROOT, claimed, read
 from tests.servers import free_port, running
 from workbench.views.theme import LIGHT
 
@@ -54,7 +55,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A JupyterLab with its own settings, serving a copy of the notebooks."""
     root = tmp_path_factory.mktemp("lab")
     folder, settings = root / "notebooks", root / "settings"
-    shutil.copytree(ROOT / "notebooks", folder)
+    folder.mkdir()
+    for path in NOTEBOOKS:
+        nbformat.write(claimed(read(path), CLAIMS[path.stem]), folder / path.name)
     for name, values in SETTINGS.items():
         path = settings / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ CONTROLS = {
 def test_every_figure_of_a_notebook_is_drawn_and_its_controls_live(page: Page, lab: Lab, path: Path) -> None:
     run_all(page, lab, path.name)
     wait_until_all_ran(page)
-    check_figures(page, path)
+    check_figures(page, lab.folder / path.name)
     label, outcome = CONTROLS[path.stem]
     control = page.get_by_role("button", name=label).locator("visible=true").first
     control.scroll_into_view_if_needed()

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom in a fresh kernel, with its solutions, without a warning, and says what is true."""
+"""Notebooks claim what stands in their prose; a false claim and a wrong solution stop a run. `tests/browser` runs them all."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tests.integration.notebook_claims import CLAIMS
-from tests.lessons import NOTEBOOKS, ROOT, prose, read, solved
-
-FIGURE = "application/vnd.plotly.v1+json"
-WIDGET, COMPONENT = "application/vnd.jupyter.widget-view+json", "application/vnd.holoviews_exec.v0+json"
+from tests.lessons import NOTEBOOKS, ROOT, claimed, prose, read
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
@@ -25,32 +22,6 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
 def from_the_clone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kernel import the package of this clone, also where it is not installed."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-
-
-def claimed(notebook: nbformat.NotebookNode, claims: dict[str, str]) -> nbformat.NotebookNode:
-    """The notebook with its solutions as cells, and with a cell for each claim at the end."""
-    near = "near = lambda value, expected, tolerance: abs(value - expected) <= tolerance"
-    checks = [nbformat.v4.new_code_cell(f"assert ({expression}), {quote!r}") for quote, expression in claims.items()]
-    notebook = solved(notebook)
-    notebook.cells += [nbformat.v4.new_code_cell(near), *checks]
-    return notebook
-
-
-def is_live(data: dict[str, object]) -> bool:
-    """Whether an output is a component that can be operated; loading Panel's scripts has no text."""
-    return WIDGET in data or {COMPONENT, "text/plain"} <= set(data)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, tmp_path: Path) -> None:
-    done = execute(claimed(read(path), CLAIMS[path.stem]), tmp_path)
-    outputs = [output for cell in done.cells if cell.cell_type == "code" for output in cell.outputs]
-    complaints = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
-    assert complaints == []
-    shown = [output.get("data", {}) for output in outputs]
-    assert any(is_live(data) for data in shown), "a reader turns a knob somewhere"
-    assert any(FIGURE in data or WIDGET in data for data in shown)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -92,21 +92,28 @@ def build_split_module(config: "PretrainedConfig") -> nn.Module:
     return module
 
 
+_building = threading.local()  # `meta`: whether this thread builds a module without its parameters
+
+
 @contextmanager
 def _use_meta_parameters() -> Iterator[None]:
     """Modules that this thread builds inside get meta parameters; their buffers (rotary frequencies) stay real."""
-    thread = threading.get_ident()
-
-    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or threading.get_ident() != thread:
-            return parameter
-        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    hook = register_module_parameter_registration_hook(cast(Any, to_meta))  # torch types its result as None
+    _building.meta = True
     try:
         yield
     finally:
-        hook.remove()
+        _building.meta = False
+
+
+def _convert_to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+    """The parameter on the meta device where this thread builds without them, None (which changes nothing) elsewhere."""
+    if parameter is None or not getattr(_building, "meta", False):
+        return None
+    return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+
+# once and for good: one that comes and goes breaks every thread that registers a parameter meanwhile; torch types it as None
+register_module_parameter_registration_hook(cast(Any, _convert_to_meta))
 
 
 def load_module(config: "PretrainedConfig", tensors: TensorMap, *, split: bool = True) -> nn.Module:

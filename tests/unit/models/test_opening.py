@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.modules.module import _global_parameter_registration_hooks
 
 from tests.tiny_models import write_model
 from workbench.errors import ModelError
 from workbench.models import open_model
+from workbench.models.architecture import _use_meta_parameters
 
 Spoil = Callable[[Path], object]
 
@@ -215,3 +219,16 @@ def test_a_folder_without_a_tokenizer_opens_and_says_so_when_text_is_needed(fold
     assert model.weight(model.layer_names[0]).shape == (64, 64)
     with pytest.raises(ModelError, match="has no tokenizer"):
         model.generate("Once")
+
+
+def test_other_threads_build_as_ever_while_a_model_is_opened() -> None:
+    """Torch walks through its hooks at each parameter, in every thread: none may come or go meanwhile."""
+    before, built = dict(_global_parameter_registration_hooks), []
+    with _use_meta_parameters():
+        assert nn.Linear(2, 2).weight.is_meta
+        assert dict(_global_parameter_registration_hooks) == before
+        other = threading.Thread(target=lambda: built.append(nn.Linear(2, 2)))
+        other.start()
+        other.join()
+    assert not built[0].weight.is_meta
+    assert not nn.Linear(2, 2).weight.is_meta
