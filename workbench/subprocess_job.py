@@ -21,7 +21,8 @@ import psutil
 from workbench.errors import WorkbenchError
 
 HEARTBEAT_SECONDS = 0.2  # seconds between steps where nothing is new, so that a job can be stopped
-LAST = getattr(psutil, "IDLE_PRIORITY_CLASS", 19)  # of all priorities, as the system counts them
+# of all priorities, as the system counts them: the last, and one below others that still gets a share of a busy machine
+LAST, LOW = getattr(psutil, "IDLE_PRIORITY_CLASS", 19), getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 5)
 VARIABLE = "WORKBENCH_BACKGROUND"
 AUTOGROUP = Path("/proc/self/autogroup")
 # of the session: a tenth of the weight of another one; with the last niceness, a job would never start on a busy machine
@@ -124,11 +125,12 @@ def release_processor() -> None:
     Linux: the idle class of the scheduler, which gives way as soon as another thread wants the core, and a tenth of the weight
     of the session's group, since niceness counts only among the processes of one session. macOS: background quality of service
     (Python 3.12 and later), which also moves it to efficient cores. Windows: the idle priority class. Elsewhere the last
-    niceness, and also where WORKBENCH_BACKGROUND is "nice": on a machine that is always busy the others would wait without end.
+    niceness. Where WORKBENCH_BACKGROUND is "nice" it is a low one instead: on a machine that is always busy it would never end.
     """
-    psutil.Process().nice(LAST)
     if os.environ.get(VARIABLE) == "nice":
+        psutil.Process().nice(LOW)
         return
+    psutil.Process().nice(LAST)
     with suppress(OSError):  # not allowed in some containers, and the system has no such group or was built without
         if hasattr(os, "sched_setscheduler") and hasattr(os, "SCHED_IDLE"):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -77,9 +77,11 @@ def test_steps_come_in_order_and_what_is_printed_is_no_step() -> None:
     assert found[0]["pid"] != os.getpid()
 
 
-def test_others_come_first() -> None:
+@pytest.mark.parametrize(("background", "priority"), [("idle", subprocess_job.LAST), ("nice", subprocess_job.LOW)])
+def test_others_come_first(background: str, priority: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_BACKGROUND", background)
     step = next(step for step in subprocess_job.run_module_steps("counts", {"count": 1}) if step is not None)
-    assert step["priority"] == subprocess_job.LAST
+    assert step["priority"] == priority
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has an idle class")
