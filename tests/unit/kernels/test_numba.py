@@ -154,7 +154,7 @@ def test_equals_the_reference(accepted: Packed, batch: tuple[int, ...], cache: s
 
 @pytest.mark.parametrize("cache", ["decoded", "none"])
 def test_tiles_equal_the_reference(accepted: Packed, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_products, "choose_tile_threshold", lambda _: 1)
+    monkeypatch.setattr(sign_products, "choose_tile_threshold", lambda planes, digits: 1)
     x = torch.randn(7, accepted.cols, generator=torch.Generator().manual_seed(3))
     y = product(x, accepted, cache=cache)
     torch.testing.assert_close(y, formats.linear(x, accepted), rtol=1e-4, atol=2e-4)

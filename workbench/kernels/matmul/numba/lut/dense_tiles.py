@@ -10,8 +10,8 @@ from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
 from workbench.kernels.matmul.numba.lut.stripe_layout import Stripes
 from workbench.kernels.matmul.numba.supported import STEP_COLUMNS
 
-# SIGNS[byte, j]: the sign that bit j of a byte stands for
-SIGNS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
+# entry 8 · byte + j: the sign that bit j of a byte stands for
+SIGNS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8), bitorder="little").astype(np.float32) * 2 - 1
 
 
 def expand_tile(s: Stripes, expand: Callable[..., None]) -> np.ndarray:
@@ -52,19 +52,76 @@ def _expand_stripe(
     planes = size.shape[1]
     for chunk in range(len(edges) - 1):
         begin, end = edges[chunk], edges[chunk + 1]
-        group = begin // span
+        group, byte = begin // span, STRIPE_ROWS * begin * planes
         for row in range(STRIPE_ROWS):
-            out[row, STEP_COLUMNS * begin : STEP_COLUMNS * end] = offset[group, row]
-            position = abreast * row if abreast > 1 else 2 * (row % 32) + row // 32
-            for plane in range(planes):
-                weight = size[group, plane, row]
-                at = STRIPE_ROWS * (begin * planes + plane * (end - begin)) + position
-                for step in range(end - begin):
-                    pattern = SIGNS_OF_BYTE[signs[at + STRIPE_ROWS * (step - step % abreast) + step % abreast]]
-                    to = STEP_COLUMNS * (begin + step)
-                    for j in range(STEP_COLUMNS):
-                        value = weight * pattern[j]
-                        out[row, to + j] += value if len(column) == 0 else value * column[plane, to + j]
+            first = byte + (abreast * row if abreast > 1 else 2 * (row % 32) + row // 32)
+            if len(column) == 0:
+                for plane in range(0, planes, 4):
+                    _add_four_planes(signs, first, abreast, size[group, :, row], plane, offset[group, row], out[row], begin, end)
+            else:
+                out[row, STEP_COLUMNS * begin : STEP_COLUMNS * end] = offset[group, row]
+                for plane in range(planes):
+                    _add_scaled_plane(signs, first, abreast, size[group, plane, row], plane, column[plane], out[row], begin, end)
+
+
+@compile_cached
+def _add_four_planes(
+    signs: np.ndarray,
+    first: int,
+    abreast: int,
+    size: np.ndarray,
+    plane: int,
+    offset: float,
+    out: np.ndarray,
+    begin: int,
+    end: int,
+) -> None:
+    """Add four planes from `plane` on to the steps of a row, which pass through memory once instead of four times; those that
+    are not there count nothing. The first four begin with the offset."""
+    planes, apart = len(size), STRIPE_ROWS * (end - begin)
+    a, b, c, d = plane, min(plane + 1, planes - 1), min(plane + 2, planes - 1), min(plane + 3, planes - 1)
+    size_a = size[a]
+    size_b = size[b] if plane + 1 < planes else np.float32(0)
+    size_c = size[c] if plane + 2 < planes else np.float32(0)
+    size_d = size[d] if plane + 3 < planes else np.float32(0)
+    for step in range(end - begin):
+        at = first + STRIPE_ROWS * (step - step % abreast) + step % abreast
+        # unsigned places, so that nothing is asked about negative ones and eight columns are one instruction
+        from_a = STEP_COLUMNS * np.uintp(signs[np.uintp(at + apart * a)])
+        from_b = STEP_COLUMNS * np.uintp(signs[np.uintp(at + apart * b)])
+        from_c = STEP_COLUMNS * np.uintp(signs[np.uintp(at + apart * c)])
+        from_d = STEP_COLUMNS * np.uintp(signs[np.uintp(at + apart * d)])
+        to = np.uintp(STEP_COLUMNS * (begin + step))
+        for column in range(STEP_COLUMNS):
+            j = np.uintp(column)
+            out[to + j] = (
+                (out[to + j] if plane > 0 else offset)
+                + size_a * SIGNS_OF_BYTES[from_a + j]
+                + size_b * SIGNS_OF_BYTES[from_b + j]
+                + size_c * SIGNS_OF_BYTES[from_c + j]
+                + size_d * SIGNS_OF_BYTES[from_d + j]
+            )
+
+
+@compile_cached
+def _add_scaled_plane(
+    signs: np.ndarray,
+    first: int,
+    abreast: int,
+    size: float,
+    plane: int,
+    column_scale: np.ndarray,
+    out: np.ndarray,
+    begin: int,
+    end: int,
+) -> None:
+    """Add a plane to the steps of a row, each weight times the factor of its column."""
+    for step in range(end - begin):
+        at = first + STRIPE_ROWS * (plane * (end - begin) + step - step % abreast) + step % abreast
+        source, to = STEP_COLUMNS * np.uintp(signs[np.uintp(at)]), np.uintp(STEP_COLUMNS * (begin + step))
+        for column in range(STEP_COLUMNS):
+            j = np.uintp(column)
+            out[to + j] += size * SIGNS_OF_BYTES[source + j] * column_scale[to + j]
 
 
 @compile_cached

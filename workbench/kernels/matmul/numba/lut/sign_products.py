@@ -17,17 +17,19 @@ from workbench.kernels.matmul.numba.lut import codeword_matmul, dense_tiles, sig
 from workbench.kernels.matmul.numba.lut.sign_matmul import STRIPE_ROWS
 from workbench.kernels.matmul.numba.lut.stripe_layout import Indices, Stripes
 
-# planes up to which looking up is faster than multiplying in float32 however many inputs there are, and for more planes the
-# inputs from which on it pays to decode a tile and multiply; measured at 2048 × 2048
-FEW_PLANES = {"avx512vnni": 8, "avx512bw": 5, "avx2": 3, "portable": 0}
-MANY_INPUTS = {"avx512vnni": 256, "avx512bw": 256, "avx2": 192, "portable": 8}
+# A look-up costs as much as there are planes times digits of an input, a tile hardly more for more of them. Up to so many,
+# looking up is faster than multiplying in float32 however many inputs there are; for more, it pays to decode a tile and multiply
+# from so many on, counted as planes times digits times inputs. Measured at 2048 × 2048, of AVX-512 before tiles became faster.
+FEW_LOOKUPS = {"avx512vnni": 16, "avx512bw": 10, "avx2": 4, "portable": 0}
+MANY_LOOKUPS = {"avx512vnni": 4608, "avx512bw": 3072, "avx2": 1750, "portable": 64}
 TILE = 1 << 20  # weights of a tile
 DIGITS_OF_PRECISION = {"fast": 1, "exact": 2}
 
 
-def choose_tile_threshold(planes: int) -> float:
-    """The number of inputs from which on tiles and a matrix product are faster than looking sums up."""
-    return inf if planes <= FEW_PLANES[INSTRUCTION] else MANY_INPUTS[INSTRUCTION]
+def choose_tile_threshold(planes: int, digits: int) -> float:
+    """The number of inputs from which on tiles and a matrix product are faster than looking up sums of so many digits."""
+    lookups = planes * digits
+    return inf if lookups <= FEW_LOOKUPS[INSTRUCTION] else MANY_LOOKUPS[INSTRUCTION] / lookups
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Signs:
     @cached_property
     def many_inputs(self) -> float:
         """From how many inputs on it pays to decode tiles."""
-        return choose_tile_threshold(self.stripes.planes)
+        return choose_tile_threshold(self.stripes.planes, DIGITS_OF_PRECISION[self.precision])
 
     @cached_property
     def loops(self) -> Any:
