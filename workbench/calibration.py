@@ -117,7 +117,7 @@ class CalibrationStats(Mapping[str, LayerStats]):
         """Guided moments of both texts; ModelError where only one of them has any, or the groups differ."""
         counts = [{len(moments.weight) for moments in stats.guided.values()} for stats in (self, other)]
         if counts[0] != counts[1]:
-            first, second = (" and ".join(map(str, sorted(found))) or "no" for found in counts)
+            first, second = (" and ".join(map(str, sorted(count))) or "no" for count in counts)
             raise ModelError(
                 f"guided moments of {first} and of {second} groups do not add up; calibrate both texts with the same guided=."
             )

@@ -108,7 +108,7 @@ class GradientWatcher:
     def __init__(self, groups: Mapping[str, int]) -> None:
         self._thread, self._groups = threading.get_ident(), groups
         self._calls = dict.fromkeys(groups, 0)
-        self._found: dict[str, dict[int, Tensor]] = {name: {} for name in groups}
+        self._squares: dict[str, dict[int, Tensor]] = {name: {} for name in groups}
         self._tokens: dict[str, list[Tensor]] = {name: [] for name in groups}
         self._rows: dict[str, Tensor] = {}
 
@@ -133,19 +133,18 @@ class GradientWatcher:
     def _add(self, name: str, number: int, gradient: Tensor) -> None:
         squares = gradient.detach().reshape(-1, gradient.shape[-1]).float().square()
         parts = split_rows(squares.shape[1], self._groups[name])
-        self._found[name][number] = torch.stack([squares[:, rows].mean(1) for rows in parts], 1)
+        self._squares[name][number] = torch.stack([squares[:, rows].mean(1) for rows in parts], 1)
         total = squares.sum(0, dtype=torch.float64)
         self._rows[name] = self._rows[name] + total if name in self._rows else total
 
     def end_window(self) -> None:
         """Put the gradients of one window in the order of its calls."""
-        for name, found in self._found.items():
-            self._tokens[name] += [found[number] for number in sorted(found)]
-            found.clear()
+        for name, calls in self._squares.items():
+            self._tokens[name] += [calls[number] for number in sorted(calls)]
+            calls.clear()
 
     def weights(self) -> dict[str, TokenWeights]:
-        """What was found, by layer."""
+        """The weights of the layers that tokens came to."""
         tokens = {name: torch.cat(parts) for name, parts in self._tokens.items() if parts}
-        return {
-            name: TokenWeights(found, (self._rows[name] / len(found)).float()) for name, found in tokens.items() if len(found)
-        }
+        reached = {name: squares for name, squares in tokens.items() if len(squares)}
+        return {name: TokenWeights(one, (self._rows[name] / len(one)).float()) for name, one in reached.items()}

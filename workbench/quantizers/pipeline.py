@@ -113,8 +113,8 @@ def _code_matrix(
     division = SplitRun(split, w, moment)
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
-    own = moment if guided is None else guided.mean
-    runs = [CoderRun(i, *args, own, guided) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
+    mean = moment if guided is None else guided.mean
+    runs = [CoderRun(i, *args, mean, guided) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     recorder = TraceRecorder(w)
     cost = moment if guided is None else guided.groups
     coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, cost, recorder)
@@ -287,10 +287,6 @@ def check_recipe(recipe: Recipe, moment: Tensor | None, *, measured: bool = Fals
     if len(recipe.coders) != split.parts:
         coders = f"{split.parts} masks but the recipe has {len(recipe.coders)} coders"
         raise RecipeError(f"split {split.name!r} makes {coders}; give one for each.")
-    if recipe.guided and not can_use_moment(recipe):
-        raise RecipeError(
-            f"guided={recipe.guided} changes nothing in {recipe.code()}, which uses no second moment; leave it out."
-        )
     for coder in recipe.coders:
         if coder.full_mask_only and split.parts > 1:
             raise RecipeError(f"coder {coder.name!r} codes whole vectors; use it with split 'whole' instead of {split.name!r}.")

@@ -111,7 +111,7 @@ class BlockRun:
         """The same for several layers at once; `guided` names for a layer those that read its input and get guided moments."""
         guided = guided or {}
         weights = {name: {other: self.weights[other] for other in guided.get(name, ())} for name in layers}
-        sums = {name: SeenSums(own, paired=self.repairs and name not in self.experts) for name, own in weights.items()}
+        sums = {name: SeenSums(weights[name], paired=self.repairs and name not in self.experts) for name in weights}
         with ExitStack() as hooks, torch.no_grad():
             caught = {name: hooks.enter_context(_catch_inputs(self.layers[name])) for name in sums}
             for number, call in enumerate(self.calls):

@@ -46,8 +46,8 @@ def weigh_tokens(run: "BlockSequence") -> Generator[LayerProgress, None, dict[st
 
     weights = yield from map_steps(measure_token_weights_steps(run.model, groups, run.windows, seed=run.seed), tell)
     if store is not None:
-        tensors = {f"{name}.tokens": found.tokens for name, found in weights.items()}
-        tensors |= {f"{name}.rows": found.rows for name, found in weights.items()}
+        tensors = {f"{name}.tokens": one.tokens for name, one in weights.items()}
+        tensors |= {f"{name}.rows": one.rows for name, one in weights.items()}
         what = f"{run.model.source}: {len(weights)} layers on {calibration['tokens']:,} tokens of {calibration['text']}"
         store.put(key, tensors, {"layers": list(weights)}, kind="gradients", what=what)
     return weights

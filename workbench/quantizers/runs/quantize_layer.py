@@ -13,7 +13,7 @@ from workbench.jobs import run_steps
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
-from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.quantizers.pipeline import can_use_moment, needs_moment, quantize_layer
 from workbench.quantizers.shrinkage import make_zero_moment, warn_of_few
 from workbench.recipe import Part, Recipe
 
@@ -130,6 +130,7 @@ def find_guided(layer: Layer, recipe: Recipe, stats: Stats | None) -> GuidedMome
 
     RecipeError where it wants some and `stats` hold none, or for another number of groups.
     """
+    check_guided(recipe)
     if not recipe.guided or layer.role == "embedding" or layer.name in getattr(stats, "unreached", {}):
         return None
     moments: GuidedMoments | None = getattr(stats, "guided", {}).get(layer.name)
@@ -144,6 +145,12 @@ def find_guided(layer: Layer, recipe: Recipe, stats: Stats | None) -> GuidedMome
             f"{len(moments.weight)} groups of rows; calibrate with guided={recipe.guided}."
         )
     return moments
+
+
+def check_guided(recipe: Recipe) -> None:
+    """RecipeError where a recipe wants guided moments and uses none."""
+    if recipe.guided and not can_use_moment(recipe):
+        raise RecipeError(f"guided={recipe.guided} changes nothing in {recipe.code()}, which uses no second moment; omit it.")
 
 
 def count_groups(recipes: Iterable[Recipe]) -> int:
