@@ -321,7 +321,7 @@ class BlockSequence:
         moment, tokens = (inputs.moment, inputs.tokens) if inputs else (None, 0)
         if moment is None and needs_moment(recipe):
             moment = make_zero_moment(weight.shape[1])
-        options = {"tokens": tokens, "measured": is_measured(self.model.layer(name)), "guided": guided}
+        options: dict[str, Any] = {"tokens": tokens, "measured": is_measured(self.model.layer(name)), "guided": guided}
         steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), **options)
         result = yield from position.follow("layer", steps)
         return replace(result, relative_error=compute_relative_error(weight, result.weight()))

@@ -157,7 +157,7 @@ class RecipeForm(pn.viewable.Viewer):
         """The recipe of these parts, the coders in their order, with the form's other settings."""
         by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
         coders = tuple(part for part in parts if isinstance(part, Coder))
-        others = {
+        others: dict[str, Any] = {
             "seed": self.seed.value or 0,
             "shrinkage": self.shrinkage.value or 0.0,
             "guided": self.guided.value or 0,

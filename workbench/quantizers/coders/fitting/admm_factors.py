@@ -60,8 +60,8 @@ class Target:
         """
         if rows is not None and rows.any():
             root = (rows / rows.mean() + DAMPING).sqrt()
-            weighted = cls.from_weights(w * root[:, None], moment, diagonal=diagonal)
-            return replace(weighted, row_unit=weighted.row_unit / root)
+            target = cls.from_weights(w * root[:, None], moment, diagonal=diagonal)
+            return replace(target, row_unit=target.row_unit / root)
         largest = w.abs().max()
         size = largest * (w / largest).square().mean().sqrt()
         unit = size.sqrt()
