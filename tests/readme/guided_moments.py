@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guided_moments.md"
 BY_OTHERS = {"TinyStories": "tinystories/stories.txt", "WikiText-2": "wikitext2/valid.txt"}
 RECIPES = ("gptq:bits=2", "btc:bits=0.8", "gptq:bits=3", "qtip:bits=1", "binary-factors:bits=0.866")
 GROUPS = 4
-READ = 2500  # tokens of each text
+READ = 4000  # tokens of each text
 BEGIN, END = "<!-- table: python -m tests.readme.guided_moments -->\n", "<!-- end of table -->"
 
 

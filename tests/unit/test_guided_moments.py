@@ -126,16 +126,27 @@ def test_other_families_have_gradients(tiny_models: dict[str, Path], family: str
 
 
 def test_passes_of_other_threads_are_not_counted(model: ModelHandle) -> None:
-    ids = model.encode(STORIES.documents[0])
-    alone = measure_token_weights(model, {LAYERS[0]: 1}, [ids, ids])
+    """Another thread measures the same layer while the gradients of this one are on their way to it."""
+    first, second = (model.encode(document) for document in STORIES.documents[:2])
+    alone = [measure_token_weights(model, {LAYERS[0]: 1}, [ids])[LAYERS[0]] for ids in (first, second)]
+    others: list[TokenWeights] = []
 
-    def disturb(_share: float) -> None:
-        other = threading.Thread(target=lambda: model.run(ids))
+    def disturb(_gradient: Tensor) -> None:
+        other = threading.Thread(target=lambda: others.append(measure_token_weights(model, {LAYERS[0]: 1}, [second])[LAYERS[0]]))
         other.start()
         other.join()
 
-    beside = measure_token_weights(model, {LAYERS[0]: 1}, [ids, ids], on_share=disturb)
-    assert torch.equal(alone[LAYERS[0]].tokens, beside[LAYERS[0]].tokens)
+    here = threading.get_ident()
+
+    def see(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if threading.get_ident() == here:
+            output.register_hook(disturb)
+
+    with model.module.get_submodule(LAYERS[1]).register_forward_hook(see):
+        beside = measure_token_weights(model, {LAYERS[0]: 1}, [first])[LAYERS[0]]
+    assert len(others) == 1
+    for measured, expected in ((beside, alone[0]), (others[0], alone[1])):
+        torch.testing.assert_close(measured.tokens, expected.tokens, rtol=1e-4, atol=0)
 
 
 def test_a_store_gives_them_back(model: ModelHandle, tmp_path: Path) -> None:
@@ -185,9 +196,9 @@ def test_a_recipe_keeps_the_setting() -> None:
 
 def test_a_run_that_is_guided_takes_more_memory(model: ModelHandle) -> None:
     plain, guided = (
-        estimate(model, presets.parse(f"gptq:bits=2,group=32{extra}"), tokens=100_000) for extra in ("", ",guided=8")
+        estimate(model, presets.parse(f"gptq:bits=2,group=32{extra}"), tokens=1_000_000) for extra in ("", ",guided=8")
     )
-    assert guided.memory - plain.memory > 4 * 100_000 * 8 * len(model.layer_names) - (50 << 20)
+    assert guided.memory - plain.memory > 4 * 1_000_000 * 8 * len(model.layer_names) - (50 << 20)
 
 
 def test_sums_of_another_run_are_refused() -> None:
