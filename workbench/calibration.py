@@ -3,20 +3,19 @@
 Text runs through the model document by document; hooks see the input of every layer. Statistics of two texts add up.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.errors import ModelError
+from workbench.guided_moments import TENSORS as GUIDED_TENSORS
+from workbench.guided_moments import GuidedCollector, GuidedMoments, TokenWeights, count_bytes
+from workbench.input_sums import Collector, LayerStats
 from workbench.memory import spill
-from workbench.moment_sums import add_product, choose_sum_dtype, compute_symmetric_mean
-from workbench.nonfinite import count_nonfinite
+from workbench.models.output_gradients import measure_token_weights
 from workbench.seeds import check_seed
 from workbench.store import Entry, Store, compute_key
 
@@ -26,32 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TOKENS = 16_384  # of a text, unless told otherwise
 WINDOW = 2048
-
-
-@dataclass(frozen=True)
-class LayerStats:
-    """Statistics of one layer's input x over `tokens` tokens, float32.
-
-    `moment [cols, cols]` = E[x xᵀ], `mean [cols]` = E[x], `absmax [cols]` = max |x|.
-    """
-
-    moment: Tensor
-    mean: Tensor
-    absmax: Tensor
-    tokens: int
-
-    def __add__(self, other: "LayerStats") -> "LayerStats":
-        tokens = self.tokens + other.tokens
-
-        def average(mine: Tensor, theirs: Tensor) -> Tensor:
-            return ((mine.double() * self.tokens + theirs.double() * other.tokens) / tokens).float()
-
-        return LayerStats(
-            average(self.moment, other.moment),
-            average(self.mean, other.mean),
-            torch.maximum(self.absmax, other.absmax),
-            tokens,
-        )
+GUIDED_BYTES = 1 << 30  # of guided moments that are summed at once: each layer has several; above, one block after the other is
 
 
 @dataclass(frozen=True)
@@ -67,13 +41,19 @@ class Source:
 class CalibrationStats(Mapping[str, LayerStats]):
     """LayerStats by layer name; layers that read the same input (q, k, v; gate, up) share one object. `a + b` adds texts.
 
-    `unreached` are layers that no token of the text came to, such as experts that were never chosen, with their columns.
+    `unreached` are layers that no token of the text came to, such as experts that were never chosen, with their columns. `guided`
+    are moments weighted by the loss (see `GuidedMoments`) by layer, where they were asked for.
     """
 
     def __init__(
-        self, layers: Mapping[str, LayerStats], sources: Sequence[Source], unreached: Mapping[str, int] | None = None
+        self,
+        layers: Mapping[str, LayerStats],
+        sources: Sequence[Source],
+        unreached: Mapping[str, int] | None = None,
+        guided: Mapping[str, GuidedMoments] | None = None,
     ) -> None:
         self._layers, self.sources, self.unreached = dict(layers), tuple(sources), dict(unreached or {})
+        self.guided = dict(guided or {})
 
     def __getitem__(self, layer: str) -> LayerStats:
         return self._layers[layer]
@@ -100,9 +80,12 @@ class CalibrationStats(Mapping[str, LayerStats]):
     def facts(self) -> dict[str, Any]:
         """Plain facts for a saved artifact: text, fingerprint, tokens, seed; those of several texts joined by " + ".
 
-        `unreached` lists layers that no token came to, `sparse` has the tokens of layers that too few came to (see `is_sparse`).
+        `unreached` lists layers that no token came to, `sparse` has the tokens of layers that too few came to (see `is_sparse`),
+        `guided` is the number of groups of guided moments, where there are any.
         """
         first, gaps = self.sources[0], list_gaps(self.unreached, self.sparse)
+        if self.guided:
+            gaps["guided"] = max(len(moments.weight) for moments in self.guided.values())
         if len(self.sources) == 1:
             return {"text": first.text, "fingerprint": first.fingerprint, "tokens": first.tokens, "seed": first.seed, **gaps}
 
@@ -128,7 +111,19 @@ class CalibrationStats(Mapping[str, LayerStats]):
                 sums[pair] = self[name] + other[name]
             layers[name] = sums[pair]
         unreached = {name: cols for name, cols in self.unreached.items() if name in other.unreached}
-        return CalibrationStats(layers, self.sources + other.sources, unreached)
+        return CalibrationStats(layers, self.sources + other.sources, unreached, self._add_guided(other))
+
+    def _add_guided(self, other: "CalibrationStats") -> dict[str, GuidedMoments]:
+        """Guided moments of both texts; ModelError where only one of them has any, or the groups differ."""
+        counts = [{len(moments.weight) for moments in stats.guided.values()} for stats in (self, other)]
+        if counts[0] != counts[1]:
+            first, second = (" and ".join(map(str, sorted(count))) or "no" for count in counts)
+            raise ModelError(
+                f"guided moments of {first} and of {second} groups do not add up; calibrate both texts with the same guided=."
+            )
+        both = {**self.guided, **other.guided}
+        shared = self.guided.keys() & other.guided.keys()
+        return {name: self.guided[name] + other.guided[name] if name in shared else both[name] for name in both}
 
 
 def is_sparse(layer_tokens: int, cols: int, tokens: int) -> bool:
@@ -155,6 +150,7 @@ def calibrate(
     layers: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     store: Store | None = None,
+    guided: int = 0,
 ) -> CalibrationStats:
     """Measure the inputs of a model's layers on a text: second moment, mean and largest magnitude of every channel.
 
@@ -169,12 +165,16 @@ def calibrate(
         layers: Names of the layers, all of the blocks when absent; a token embedding, which has no input, is left out.
         on_progress: Called with (tokens read, `tokens`) after each window.
         store: Where statistics of the same weights, text, tokens, seed and layers are found, and new ones are kept.
+        guided: Also measure moments weighted by the loss, from a backward pass, for so many groups of each layer's output rows:
+            for recipes with this setting. 0 measures none.
 
     Returns:
-        Statistics by layer name: `moment [cols, cols]`, `mean [cols]` and `absmax [cols]`, float32.
+        Statistics by layer name: `moment [cols, cols]`, `mean [cols]` and `absmax [cols]`, float32; `guided` has the weighted
+        moments by layer name, see `GuidedMoments`.
 
     Raises:
-        ModelError: For unknown layers, encoder-decoders and inputs that are not finite.
+        ModelError: For unknown layers, encoder-decoders and inputs that are not finite; with `guided` also for models that
+            predict no next token.
 
     Example:
         >>> import workbench as wb
@@ -192,7 +192,10 @@ def calibrate(
         )
     if not names:
         raise ModelError("no layers to calibrate; give at least one that is not an embedding, or None for all.")
-    entry_key = compute_key("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
+    if guided < 0:
+        raise ModelError(f"{guided} groups of rows for guided moments; use 1 or more, or 0 for none.")
+    made_from = ("calibration", model.fingerprint, text.fingerprint, tokens, seed, names)
+    entry_key = compute_key(*made_from, guided) if guided else compute_key(*made_from)
     if store is not None and (entry := store.get(entry_key)) is not None:
         return deserialize_stats(entry)
     cut = list(iterate_windows(model, text, tokens, seed))
@@ -202,44 +205,80 @@ def calibrate(
         if on_progress is not None:
             on_progress(round(share * token_count), tokens)
 
-    measure = _measure_by_block if model.streams else _measure_by_window
-    measured = measure(model, names, cut, tell)
+    weights: Mapping[str, TokenWeights] = {}
+    if guided:  # the backward pass takes about twice as long as what follows
+        weights = measure_token_weights(model, dict.fromkeys(names, guided), cut, seed=seed, on_share=lambda done: tell(done / 2))
+    sizes = {name: (model.layer(name).rows, model.layer(name).cols) for name in weights}
+    by_block = model.streams or sum(count_bytes(*size, guided) for size in sizes.values()) > GUIDED_BYTES
+    collectors = Collectors({name: cols for name, (_, cols) in sizes.items()}, weights, by_block=by_block)
+    measure = _measure_by_block if by_block else _measure_by_window
+    measure(model, names, cut, (lambda done: tell((1 + done) / 2)) if guided else tell, collectors)
+    measured = {name: collectors.layers[name] for name in names if name in collectors.layers}
     unreached = {name: model.layer(name).cols for name in names if name not in measured}
-    stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached)
-    if store is not None and not model.streams:  # a streamed model's statistics are larger than what the store may hold
+    stats = CalibrationStats(measured, [Source(text.name, text.fingerprint, token_count, seed)], unreached, collectors.guided)
+    if store is not None and not by_block:  # a streamed model's statistics are larger than what the store may hold
         what = f"{model.source}: {len(names)} layers on {token_count:,} tokens of {text.name}"
         store.put(entry_key, *serialize_stats(stats), kind="calibration", what=what)
     return stats
 
 
+class Collectors:
+    """What is measured of layers, plain and guided: `layers` and `guided` grow as layers are finished."""
+
+    def __init__(self, cols: Mapping[str, int], weights: Mapping[str, TokenWeights], *, by_block: bool) -> None:
+        self.cols, self.weights, self.keep = cols, weights, spill if by_block else None
+        self.layers: dict[str, LayerStats] = {}
+        self.guided: dict[str, GuidedMoments] = {}
+
+    def measure(self, modules: Mapping[str, nn.Module], run: Callable[[], None]) -> None:
+        """Measure the inputs of these layers while `run` runs the model on all windows."""
+        plain = Collector()
+        guided = GuidedCollector({name: (self.cols[name], self.weights[name]) for name in modules if name in self.weights})
+        with torch.no_grad(), plain.watching(modules), guided.watching(modules):
+            run()
+        self.layers |= plain.stats(list(modules), self.keep)
+        self.guided |= guided.moments(self.keep)
+
+
 def _measure_by_window(
-    model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
-) -> dict[str, LayerStats]:
+    model: "ModelHandle",
+    names: Sequence[str],
+    cut: Sequence[Tensor],
+    on_share: Callable[[float], None],
+    collectors: Collectors,
+) -> None:
     """Statistics of all layers at once, window after window through the model in memory."""
-    collector, token_count, total = Collector(), 0, sum(ids.shape[1] for ids in cut)
-    with torch.no_grad(), collector.watching({name: model.module.get_submodule(name) for name in names}):
+    total = sum(ids.shape[1] for ids in cut)
+
+    def run() -> None:
+        token_count = 0
         for ids in cut:
             model.run(ids)
             token_count += ids.shape[1]
             on_share(token_count / total)
-    return collector.stats(names)
+
+    collectors.measure({name: model.module.get_submodule(name) for name in names}, run)
 
 
 def _measure_by_block(
-    model: "ModelHandle", names: Sequence[str], cut: Sequence[Tensor], on_share: Callable[[float], None]
-) -> dict[str, LayerStats]:
+    model: "ModelHandle",
+    names: Sequence[str],
+    cut: Sequence[Tensor],
+    on_share: Callable[[float], None],
+    collectors: Collectors,
+) -> None:
     """The same with one block's weights and sums in memory; finished statistics are kept on disk."""
-    missing, done = set(names), dict[str, LayerStats]()
+    missing = set(names)
     last = model.head_name if model.head_name in missing else None
     steps = len(model.block_names) + (last is not None)
     for number, (layers, run) in enumerate(model.run_blocks(cut, last)):
-        collector = Collector()
-        with torch.no_grad(), collector.watching({name: module for name, module in layers.items() if name in missing}):
+
+        def run_all(number: int = number, run: Callable[[int], None] = run) -> None:
             for window in range(len(cut)):
                 run(window)
                 on_share((number + (window + 1) / len(cut)) / steps)
-        done |= collector.stats([name for name in layers if name in missing], spill)
-    return {name: done[name] for name in names if name in done}
+
+        collectors.measure({name: module for name, module in layers.items() if name in missing}, run_all)
 
 
 def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -252,8 +291,10 @@ def serialize_stats(stats: CalibrationStats) -> tuple[dict[str, Tensor], dict[st
         "tokens": [layer_stats.tokens for layer_stats in shared],
         "sources": [asdict(source) for source in stats.sources],
         "unreached": stats.unreached,
+        "guided": {name: moments.tokens for name, moments in stats.guided.items()},
     }
-    return tensors, facts
+    guided = {f"{name}.{part}": getattr(g, part) for name, g in stats.guided.items() for part in GUIDED_TENSORS}
+    return {**tensors, **guided}, facts
 
 
 def deserialize_stats(entry: Entry) -> CalibrationStats:
@@ -264,7 +305,11 @@ def deserialize_stats(entry: Entry) -> CalibrationStats:
         for i, tokens in enumerate(facts["tokens"])
     ]
     layers = {name: shared[index] for name, index in facts["layers"].items()}
-    return CalibrationStats(layers, [Source(**source) for source in facts["sources"]], facts.get("unreached"))
+    guided = {
+        name: GuidedMoments(**{part: read[f"{name}.{part}"] for part in GUIDED_TENSORS}, tokens=tokens)
+        for name, tokens in facts.get("guided", {}).items()
+    }
+    return CalibrationStats(layers, [Source(**source) for source in facts["sources"]], facts.get("unreached"), guided)
 
 
 def iterate_windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) -> Iterator[Tensor]:
@@ -277,124 +322,3 @@ def iterate_windows(model: "ModelHandle", text: "Text", tokens: int, seed: int) 
             yield ids
         if left == 0:
             return
-
-
-class Sums:
-    """Running sums over the inputs of one group of layers, in `choose_sum_dtype`; the inputs of the newest call wait in `newest`.
-
-    `calls` counts the calls of the layer that the group is named after, `members` those of the others that read the same.
-    """
-
-    def __init__(self, cols: int) -> None:
-        self.moment = torch.zeros(cols, cols, dtype=choose_sum_dtype(cols))
-        self.total = torch.zeros(cols, dtype=torch.float64)
-        self.absmax = torch.zeros(cols)
-        self.tokens = self.calls = 0
-        self.newest: Tensor | None = None
-        self.members: dict[str, int] = {}
-
-    def add(self, x: Tensor) -> None:
-        """Count the inputs `x [tokens, cols]` of one more call."""
-        self.settle()
-        self.calls += 1
-        # a copy, since the model may write over it; without tokens: an expert that none of this text was routed to
-        self.newest = x.clone() if len(x) else None
-
-    def settle(self) -> None:
-        """Add what the newest call brought."""
-        if self.newest is not None:
-            add_product(self.moment, self.newest, self.newest)
-            self.total += self.newest.sum(0, dtype=torch.float64)
-            self.absmax = torch.maximum(self.absmax, self.newest.abs().amax(0))
-            self.tokens += len(self.newest)
-        self.newest = None
-
-    def part_with(self, name: str) -> "Sums":
-        """Sums of its own for a member that no longer reads what the group reads: over the calls that they had in common."""
-        part = Sums(len(self.total))
-        part.calls = self.members.pop(name)
-        part.moment, part.total, part.absmax, part.tokens = self.moment.clone(), self.total.clone(), self.absmax, self.tokens
-        part.newest = self.newest if part.calls == self.calls else None
-        part.settle()
-        return part
-
-    def stats(self) -> LayerStats:
-        """The sums as means, which are used up; the moment exactly symmetric."""
-        self.settle()
-        moment = compute_symmetric_mean(self.moment, self.tokens)
-        return LayerStats(moment, (self.total / self.tokens).float(), self.absmax, self.tokens)
-
-
-class Collector:
-    """Hooks that feed the inputs of layers into Sums; layers that are handed the very same tensor share one.
-
-    A layer joins a group on its first call, when the tensor it receives is the one that the layer before it received, and
-    leaves it with sums of its own at the first call in which the two read different tensors (an expert that is called without
-    its neighbour, a layer that is called twice). Passes of other threads through the same model are not counted.
-    """
-
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
-        self.leader: dict[str, str] = {}
-        self.sums: dict[str, Sums] = {}
-        self._last: Tensor | None = None
-        self._open: list[str] = []  # the groups that read the last tensor, whose members may still come
-
-    @contextmanager
-    def watching(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Hooks on `modules` for the duration of the context."""
-        with ExitStack() as hooks:
-            for name, module in modules.items():
-                hooks.enter_context(module.register_forward_pre_hook(partial(self._see, name)))
-            hooks.callback(self._close)
-            yield
-
-    def _see(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if threading.get_ident() != self._thread:
-            return
-        x = inputs[0]
-        if x is not self._last or name in self._open:
-            self._close()
-        group = next((group for group in self._open if self._shares(name, group)), None)
-        if group is not None:
-            self.leader[name] = group
-            members = self.sums[group].members
-            members[name] = members.get(name, 0) + 1
-            return
-        if self.leader.setdefault(name, name) != name:
-            self._separate(name)
-        self._last = x
-        self._open.append(name)
-        self.sums.setdefault(name, Sums(x.shape[-1])).add(x.reshape(-1, x.shape[-1]).float())
-
-    def _shares(self, name: str, group: str) -> bool:
-        """Whether a layer that reads the group's newest input has read all its others too."""
-        if self.leader.get(name, group) != group:
-            return False
-        return self.sums[group].members.get(name, 0) == self.sums[group].calls - 1
-
-    def _close(self) -> None:
-        """End the newest call of the groups that read the last tensor; members that did not read it leave."""
-        for group in self._open:
-            sums = self.sums[group]
-            for name in [name for name, calls in sums.members.items() if calls < sums.calls]:
-                self._separate(name)
-            sums.settle()
-        self._last, self._open = None, []
-
-    def _separate(self, name: str) -> None:
-        self.sums[name] = self.sums[self.leader[name]].part_with(name)
-        self.leader[name] = name
-
-    def stats(self, names: Sequence[str], keep: Callable[[Tensor], Tensor] | None = None) -> dict[str, LayerStats]:
-        """LayerStats of the layers that saw tokens, one object for each group; the sums are used up.
-
-        `keep` says where each second moment is kept: `spill` keeps it on disk.
-        """
-        groups: dict[str, LayerStats] = {}
-        for name in list(self.sums):
-            stats = self.sums.pop(name).stats()
-            if count_nonfinite(stats.moment):
-                raise ModelError(f"the inputs of layer {name!r} are not finite; the model overflows on this text.")
-            groups[name] = stats if keep is None else replace(stats, moment=keep(stats.moment))
-        return {name: groups[self.leader[name]] for name in names if name in self.leader}

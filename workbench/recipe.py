@@ -106,6 +106,12 @@ def shrinkage_setting(default: float = SHRINKAGE) -> Any:
     return setting(default, what, low=0.0, high=1e6, rare=True)
 
 
+def guided_setting() -> Any:
+    """The setting `guided` of recipes and presets."""
+    what = "groups of output rows whose second moments are weighted by the loss of the whole model; 0 for unweighted moments"
+    return setting(0, what, low=0, high=4096, rare=True)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one layer is quantized: transform, split, coders, assignment, correction, and refinement of its block.
@@ -125,9 +131,11 @@ class Recipe:
         settings: The preset's settings, as pairs.
         shrinkage: Tokens a column of uncorrelated inputs that calibration begins with: a second moment of few tokens is mixed
             with its diagonal (see `quantizers.shrinkage`).
+        guided: Groups of output rows, each with a second moment weighted by how strongly the whole model's loss depends on them
+            (see `guided_moments`), for error feedback and what coders fit; 0 uses the layer's plain second moment.
 
     Raises:
-        RecipeError: For a seed or a shrinkage out of range.
+        RecipeError: For a seed, a shrinkage or a number of groups out of range.
 
     Example:
         >>> import workbench as wb
@@ -149,10 +157,13 @@ class Recipe:
     name: str = CUSTOM
     settings: tuple[tuple[str, Any], ...] = ()
     shrinkage: float = shrinkage_setting()
+    guided: int = guided_setting()
 
     def __post_init__(self) -> None:
         check_seed(self.seed, RecipeError)
-        _check_setting("recipe", next(field for field in dataclasses.fields(self) if field.name == "shrinkage"), self.shrinkage)
+        for field in dataclasses.fields(self):
+            if field.name in ("shrinkage", "guided"):
+                _check_setting("recipe", field, getattr(self, field.name))
 
     @property
     def refines(self) -> bool:
@@ -167,6 +178,7 @@ class Recipe:
         """Plain JSON values, with a version."""
         # a recipe without refinement reads as it did before there was one: its hash is the key of stored results
         refinement = {"refinement": self.refinement.to_dict()} if self.refines else {}
+        guided = {"guided": self.guided} if self.guided else {}  # likewise
         return {
             "version": RECIPE_VERSION,
             "name": self.name,
@@ -180,6 +192,7 @@ class Recipe:
             "activations": self.activations.to_dict(),
             "shrinkage": self.shrinkage,
             **refinement,
+            **guided,
         }
 
     @classmethod
@@ -190,7 +203,7 @@ class Recipe:
         """
         value = wrap_value(data, "the recipe", RecipeError)
         value.check_version("recipe", RECIPE_VERSION)
-        value.check_names("version", "name", "settings", "seed", "shrinkage", *PARTS, *LATER_PARTS)
+        value.check_names("version", "name", "settings", "seed", "shrinkage", "guided", *PARTS, *LATER_PARTS)
         needed = f"it needs {', '.join(PARTS)}"
         parts: dict[str, Any] = {kind: _read_part(kind, value.get(kind, needed)) for kind in PARTS if kind != "coders"}
         parts |= {kind: _read_part(kind, later) for kind in LATER_PARTS if (later := value.find(kind)) is not None}
@@ -198,8 +211,16 @@ class Recipe:
         seed = value.find("seed")
         strength = value.find("shrinkage")
         shrinkage = 0.0 if strength is None else strength.as_number()
+        guided = value.find("guided")
+        groups = 0 if guided is None else guided.as_whole()
         before = {"shrinkage": 0.0} if strength is None else {}  # recipes were written without it when there was none
-        recipe = cls(**parts, coders=coders, seed=0 if seed is None else seed.as_whole(high=LARGEST_SEED), shrinkage=shrinkage)
+        recipe = cls(
+            **parts,
+            coders=coders,
+            seed=0 if seed is None else seed.as_whole(high=LARGEST_SEED),
+            shrinkage=shrinkage,
+            guided=groups,
+        )
         name, settings = value.find("name"), value.find("settings")
         return recipe.named(
             CUSTOM if name is None else name.as_text(),
@@ -232,6 +253,7 @@ class Recipe:
         coders = "".join(f"{coder.code()}, " for coder in self.coders)
         refinement = f"    refinement={self.refinement.code()},\n" if self.refines else ""
         shrinkage = f"    shrinkage={self.shrinkage!r},\n" if self.shrinkage != SHRINKAGE else ""
+        guided = f"    guided={self.guided},\n" if self.guided else ""
         return (
             "wb.Recipe(\n"
             f"    transform={self.transform.code()},\n"
@@ -242,6 +264,7 @@ class Recipe:
             f"    activations={self.activations.code()},\n"
             f"{refinement}"
             f"{shrinkage}"
+            f"{guided}"
             f"    seed={self.seed},\n"
             ")"
         )

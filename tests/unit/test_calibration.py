@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny_models import FAMILIES
-from workbench.calibration import CalibrationStats, Collector, calibrate
+from workbench.calibration import CalibrationStats, calibrate
 from workbench.errors import JobCancelled, ModelError
+from workbench.input_sums import Collector
 from workbench.models import ModelHandle, open_model
 from workbench.models.text import Text
 

@@ -40,7 +40,7 @@ VERBS = {  # `are`, `can`, `has`, `is` and `needs` begin predicates; a `main` ru
     "serialize", "serve", "set", "settle", "share", "shift", "shorten", "show", "shrink", "shuffle", "silence", "skip", "solve",
     "sort", "spell", "spill", "split", "spread", "stack", "start", "store", "stream", "strip", "style", "submit", "subtract",
     "suggest", "sum", "summarise", "sweep", "tabulate", "take", "tell", "to", "train", "translate", "try", "unpack", "use",
-    "validate", "visit", "wait", "walk", "warm", "warn", "watch", "wrap", "write",
+    "validate", "visit", "wait", "walk", "warm", "warn", "watch", "weigh", "wrap", "write",
 }  # fmt: skip
 NOUNS = {
     # the first page of the public surface, where a user asks for a thing
@@ -52,7 +52,7 @@ NOUNS = {
     # functions of mathematics, and of torch by the same name
     "binary_entropy", "entropy", "fourier", "hadamard", "linear", "perplexity", "quantiles",
     # what a dataclass or a recipe is declared with, as `field` is
-    "setting", "shrinkage_setting",
+    "guided_setting", "setting", "shrinkage_setting",
 }  # fmt: skip
 # every file format has its own version, every public module its own names, every workaround its own libraries
 SEVERAL_VALUES = {"NEEDED_WITH", "VERSION", "_HOMES"}

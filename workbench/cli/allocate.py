@@ -70,6 +70,7 @@ def allocate(
     from workbench.quantizers.allocation import Ranked
     from workbench.quantizers.allocation import allocate as choose
     from workbench.quantizers.allocation.ranked import SCORES
+    from workbench.quantizers.runs.quantize_layer import count_groups
     from workbench.store import Store
 
     recipes, document = {name: parse(name) for name in recipe}, read_text(text)
@@ -79,7 +80,8 @@ def allocate(
     with open_workers(cluster, workers) as connected:
         with show_progress("calibrating", quiet=as_json) as report:
             if connected is None:
-                stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store)
+                guided = count_groups(recipes.values())
+                stats = calibrate(handle, calibration, seed=seed, on_progress=report, store=store, guided=guided)
             else:
                 steps = calibrate_steps(handle, calibration, tokens=DEFAULT_TOKENS, seed=seed, store=store, cluster=connected)
                 stats = run_steps(steps, lambda step: report(step.fraction, 1))

@@ -60,7 +60,7 @@ def whatif(
     begin = time.perf_counter()
     announce_reading(handle, Reading(calibration, DEFAULT_TOKENS, by_block=True), Reading(document, tokens, 2))
     with show_progress("calibrating", quiet=as_json) as report:
-        stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report)
+        stats = calibrate(handle, calibration, layers=[layer], seed=seed, on_progress=report, guided=chosen.guided)
     with show_progress("quantizing", quiet=as_json) as report:
         quantized = quantize(handle, layer, chosen, stats=stats, on_progress=lambda step: report(step.fraction, 1))
     with show_progress("comparing", quiet=as_json) as report:

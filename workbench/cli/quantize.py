@@ -97,6 +97,7 @@ def quantize(
     from workbench.quantizers import fold, quantize_model
     from workbench.quantizers.pipeline import can_use_moment, needs_text
     from workbench.quantizers.runs.preflight import estimate
+    from workbench.quantizers.runs.quantize_layer import count_groups
     from workbench.quantizers.runs.quantize_model import add_head
     from workbench.store import Store
 
@@ -121,7 +122,8 @@ def quantize(
         announce_reading(handle, Reading(document, tokens, by_block=True))
         with show_progress("calibrating", quiet=as_json) as report:
             names = _select_calibration_layers(handle, chosen, layers)
-            stats = calibrate(handle, document, tokens=tokens, seed=seed, layers=names, on_progress=report, store=Store())
+            options: dict[str, Any] = {"layers": names, "guided": count_groups(_list_recipes(chosen)), "store": Store()}
+            stats = calibrate(handle, document, tokens=tokens, seed=seed, on_progress=report, **options)
             calibration_options = {"stats": stats}
     with show_progress("quantizing", quiet=as_json) as report:
         result = quantize_model(

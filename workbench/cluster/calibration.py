@@ -16,8 +16,6 @@ from workbench.atomic import discard
 from workbench.calibration import (
     DEFAULT_TOKENS,
     CalibrationStats,
-    Collector,
-    LayerStats,
     Source,
     calibrate,
     deserialize_stats,
@@ -28,6 +26,7 @@ from workbench.cluster.connection import Cluster
 from workbench.cluster.task_inputs import describe_model, open_described_model, read_shared_text, share_text
 from workbench.cluster.task_map import Task, TaskProgress, map_tasks_steps
 from workbench.errors import ClusterError, ModelError
+from workbench.input_sums import Collector, LayerStats
 from workbench.jobs import run_steps
 from workbench.models.text import Text
 from workbench.moment_sums import compute_symmetric_mean

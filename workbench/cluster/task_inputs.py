@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.calibration import LayerStats
 from workbench.errors import ClusterError
+from workbench.input_sums import LayerStats
 from workbench.models import open_model
 from workbench.models.text import Text
 from workbench.store import Entry, Store, compute_key

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench import registry
 from workbench.part_settings import MODEL_STEPS, REFINED
-from workbench.recipe import SHRINKAGE, Part, Recipe, setting, shrinkage_setting
+from workbench.recipe import SHRINKAGE, Part, Recipe, guided_setting, setting, shrinkage_setting
 
 if TYPE_CHECKING:  # parts are imported when the first recipe is made: presets are listed without torch
     from workbench.quantizers.contract import Activations, Assignment, Coder, Correction, Split, Transform
@@ -49,6 +49,7 @@ class Preset(Part):
     note: ClassVar[str]
 
     shrinkage: float = shrinkage_setting()
+    guided: int = guided_setting()
 
     def build(self) -> Recipe:
         """The parts, for these settings."""
@@ -58,7 +59,7 @@ class Preset(Part):
         """The parts, carrying the preset's name and the settings that are not the default."""
         changed = [(f.name, getattr(self, f.name)) for f in list_settings(type(self)) if getattr(self, f.name) != f.default]
         shrinkage = 0.0 if self.as_released and self.shrinkage == SHRINKAGE else self.shrinkage
-        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=shrinkage)
+        return dataclasses.replace(self.build(), name=self.name, settings=tuple(changed), shrinkage=shrinkage, guided=self.guided)
 
     @property
     def as_released(self) -> bool:

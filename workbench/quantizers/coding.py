@@ -10,6 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
+from workbench.guided_moments import GuidedMoments
 from workbench.jobs import run_steps
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.contract import Assignment, BlockSplit, Coder, Layout, Quantize, SharedT, SpanT, Split, Sweeps
@@ -41,10 +42,22 @@ class SplitRun:
 
 
 class CoderRun(Generic[SharedT, SpanT]):
-    """One coder at work on one matrix: its parameters span by span and its codes, filled as columns are coded."""
+    """One coder at work on one matrix: its parameters span by span and its codes, filled as columns are coded.
 
-    def __init__(self, number: int, coder: Coder[SharedT, SpanT], mask: Tensor, shared: SharedT, moment: Tensor | None) -> None:
+    `guided` are moments of groups of rows, of which `moment` is then the mean.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        coder: Coder[SharedT, SpanT],
+        mask: Tensor,
+        shared: SharedT,
+        moment: Tensor | None,
+        guided: GuidedMoments | None = None,
+    ) -> None:
         self.number, self.coder, self.mask, self.shared, self.moment = number, coder, mask, shared, moment
+        self.guided = guided
         self.cols = mask.shape[1]
         self.span, self.step = coder.span(self.cols), coder.step(self.cols)
         self.spans = range(-(-self.cols // self.span))
@@ -61,7 +74,11 @@ class CoderRun(Generic[SharedT, SpanT]):
         if index not in self.params:
             columns = slice(index * self.span, min((index + 1) * self.span, self.cols))
             moment = None if self.moment is None else self.moment[columns, columns]
-            fit = yield from self.coder.fit_steps(w[:, columns], self.mask[:, columns], self.shared, moment)
+            values, mask = w[:, columns], self.mask[:, columns]
+            if self.guided is None or moment is None:
+                fit = yield from self.coder.fit_steps(values, mask, self.shared, moment)
+            else:
+                fit = yield from self.coder.fit_weighted_steps(values, mask, self.shared, moment, self.guided.rows)
             self.params[index] = fit.params
             self.sweeps.append(Sweeps(self.number, columns.start, columns.stop, fit.sweeps, fit.path))
         return self.params[index]
@@ -87,7 +104,7 @@ class CoderRun(Generic[SharedT, SpanT]):
             if metric is None:
                 codes = self.coder.encode(w[:, start:end], params, within)
             else:
-                codes = self.coder.encode_under(metric[columns, columns], w[:, start:end], params, within)
+                codes = self.coder.encode_under(metric[..., columns, columns], w[:, start:end], params, within)
             values[:, columns] = self.coder.decode(codes, params, within)
             self.enter(codes, start)
             start = end
@@ -116,7 +133,8 @@ class CoderRun(Generic[SharedT, SpanT]):
 
     def refit(self, target: Tensor) -> None:
         """Let the coder improve its parameters for the codes it ended with."""
-        params = self.coder.refit(target, self.codes, self.fitted(), self.mask, self.moment)
+        moment = self.moment if self.guided is None else self.guided.groups
+        params = self.coder.refit(target, self.codes, self.fitted(), self.mask, moment)
         self.params = dict(enumerate(params))
 
     def pack(self, masked: bool) -> Packed:

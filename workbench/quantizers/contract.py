@@ -251,6 +251,12 @@ class Coder(QuantizerPart, Generic[SharedT, SpanT]):
         yield from ()
         return self.fit(w, mask, shared, moment)
 
+    def fit_weighted_steps(
+        self, w: Tensor, mask: Tensor, shared: SharedT, moment: Tensor, rows: Tensor
+    ) -> Generator[float, None, Fit[SpanT]]:
+        """The same where an error e in row i costs `rows[i]` e H eᵀ; coders that fit each row by itself cannot use that."""
+        return self.fit_steps(w, mask, shared, moment)
+
     def encode(self, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """Codes of `w [rows, k]`, one for each step of columns; `columns` says which columns of the span these are."""
         raise NotImplementedError
@@ -258,7 +264,8 @@ class Coder(QuantizerPart, Generic[SharedT, SpanT]):
     def encode_under(self, metric: Tensor, w: Tensor, params: SpanT, columns: slice) -> Tensor:
         """The same where an error e in a row of `w` costs e M eᵀ with M = `metric [k, k]`, float64.
 
-        Coders of single columns cannot do better than the nearest code.
+        With `metric [groups, k, k]` each group of rows has its own (see `split_rows`). Coders of single columns cannot do better
+        than the nearest code.
         """
         return self.encode(w, params, columns)
 
@@ -269,7 +276,8 @@ class Coder(QuantizerPart, Generic[SharedT, SpanT]):
     def refit(self, target: Tensor, codes: Tensor, params: list[SpanT], mask: Tensor, moment: Tensor | None) -> list[SpanT]:
         """Better parameters for fixed codes over the whole matrix, or the same ones; never worse on tr(E H Eᵀ).
 
-        The coder's values are zero outside its mask; `target` is the matrix minus the other coders' values.
+        With `moment [groups, cols, cols]` each group of rows has its own (see `split_rows`). The coder's values are zero outside
+        its mask; `target` is the matrix minus the other coders' values.
         """
         return params
 
@@ -307,7 +315,7 @@ class Quantize(Protocol):
     """What an assignment is given: code columns `start:stop` of the current matrix and return their new values."""
 
     def __call__(self, w: Tensor, start: int, stop: int, metric: Tensor | None = None, /) -> Tensor:
-        """Values `[rows, stop − start]`; an error e of a row costs e M eᵀ with M = `metric`, float64, or e eᵀ."""
+        """Values `[rows, stop − start]`; an error e of a row costs e M eᵀ, M = `metric` as in `Coder.encode_under`, or e eᵀ."""
 
 
 class Assignment(QuantizerPart):
@@ -331,7 +339,10 @@ class Assignment(QuantizerPart):
         return []
 
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
-        """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced."""
+        """Code every column of `w` once, in place; yield the matrix after each block, coded columns already replaced.
+
+        With `moment [groups, cols, cols]` each group of rows has its own (see `split_rows`).
+        """
         raise NotImplementedError
 
 

@@ -5,6 +5,7 @@ check → transform (learned, fitted or given) → split → (fit · code · fee
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from workbench.bits import FIGURES
 from workbench.errors import RecipeError, ShapeError
+from workbench.guided_moments import GuidedMoments
 from workbench.jobs import map_steps, run_steps
 from workbench.kernels import formats
 from workbench.kernels.packing.packed import Packed, build_ledger
@@ -40,6 +42,7 @@ def quantize_layer(
     *,
     tokens: int | None = None,
     measured: bool = True,
+    guided: GuidedMoments | None = None,
 ) -> Generator[Snapshot, None, QuantizedLayer]:
     """Quantize `weight [rows, cols]` under `moment [cols, cols]` of so many `tokens`, yielding a Snapshot at every block.
 
@@ -48,13 +51,15 @@ def quantize_layer(
 
     `shared` are the coders' shared parameters of the layer's scope (see `Coder.prepare`); None prepares them from this
     layer alone. `state` is what the transform has found out already (by block, see `runs.block_sequence`); None lets it find
-    out from this layer alone. With `measured` false no output error is computed: a wide moment has to be read for it once more.
+    out from this layer alone. `guided` are the moments under which columns are coded instead, for recipes with that setting:
+    transform, split and output error are those of `moment`. With `measured` false no output error is computed: a wide moment has
+    to be read for it once more.
     Raises ShapeError for inputs that cannot be quantized and RecipeError for parts that do not fit together.
     """
     begin = time.perf_counter()
     check_inputs(weight, moment)
     check_recipe(recipe, moment)
-    h = prepare_moment(moment, tokens, recipe)
+    h, guided = prepare_moment(moment, tokens, recipe), prepare_guided(guided, recipe)
     transform, correction = recipe.transform, recipe.correction
 
     weight = weight.detach()
@@ -63,12 +68,14 @@ def quantize_layer(
         state = yield from _learn_transform(w, h, recipe, shared)
     w = transform.forward(w, state)
     h_inner = None if h is None else transform.moment(h, state)
-    inner, coding_trace, picture, nominal = yield from _code_matrix(w, h_inner, recipe, shared)
+    if guided is not None:
+        guided = guided.map_groups(lambda group: transform.moment(group, state))
+    inner, coding_trace, picture, nominal = yield from _code_matrix(w, h_inner, guided, recipe, shared)
     _give_back(w)
     decoded = formats.decode(inner)
     coding_trace = coding_trace.then("refit", picture(decoded))
     yield Snapshot("refit", w.shape[1], w.shape[1], {"coding_trace": coding_trace}, decoded)
-    extra = correction.fit(w - decoded, h_inner)
+    extra = correction.fit(w - decoded, h_inner if guided is None else guided.mean)
     if extra is not None:
         inner = Packed("sum", inner.rows, inner.cols, children=(inner, extra))
         decoded = formats.decode(inner)
@@ -92,7 +99,11 @@ def quantize_layer(
 
 
 def _code_matrix(
-    w: Tensor, moment: Tensor | None, recipe: Recipe, shared: Sequence[Codebooks | None] | None
+    w: Tensor,
+    moment: Tensor | None,
+    guided: GuidedMoments | None,
+    recipe: Recipe,
+    shared: Sequence[Codebooks | None] | None,
 ) -> Generator[Snapshot, None, tuple[Packed, CodingTrace, Callable[[Tensor], Picture], float]]:
     """Split and code a matrix in its basis: the stored form, its trace with the recorder's `picture`, and the nominal bits.
 
@@ -102,9 +113,11 @@ def _code_matrix(
     division = SplitRun(split, w, moment)
     if shared is None:
         shared = [coder.prepare([w]) for coder in coders]
-    runs = [CoderRun(i, *args, moment) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
+    mean = moment if guided is None else guided.mean
+    runs = [CoderRun(i, *args, mean, guided) for i, args in enumerate(zip(coders, division.masks, shared, strict=True))]
     recorder = TraceRecorder(w)
-    coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, moment, recorder)
+    cost = moment if guided is None else guided.groups
+    coded = yield from _code_columns(ColumnCoder(division, runs, recipe.assignment), w, cost, recorder)
     coding_trace = recorder.trace(
         coded, division.masks, tuple(rounds for run in runs for rounds in list_codebook_losses(run.shared))
     )
@@ -152,6 +165,15 @@ def prepare_moment(moment: Tensor | None, tokens: int | None, recipe: Recipe) ->
         h = shrink_moment(moment.to(torch.float32), tokens, recipe.shrinkage)
         return spill(h) if len(h) > WIDE and h is not moment else h
     return torch.eye(len(moment)) if moment is not None and needs_moment(recipe) else None
+
+
+def prepare_guided(guided: GuidedMoments | None, recipe: Recipe) -> GuidedMoments | None:
+    """Guided moments shrunk as `prepare_moment` shrinks the plain one, each as one of so many tokens as its weights are worth."""
+    if guided is None or not bool(guided.weight.any()):
+        return None
+    counts = iter(guided.effective_tokens)
+    shrunk = guided.map_groups(lambda moment: shrink_moment(moment, max(next(counts), 1), recipe.shrinkage))
+    return replace(shrunk, groups=spill(shrunk.groups)) if shrunk.groups.numel() > WIDE * WIDE else shrunk
 
 
 def _learn_transform(

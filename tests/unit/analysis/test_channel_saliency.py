@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import workbench as wb
 from workbench.analysis.weights import channel_saliency
 from workbench.analysis.weights.channel_saliency import MEASURES
-from workbench.calibration import LayerStats
 from workbench.errors import ShapeError, WorkbenchError
+from workbench.input_sums import LayerStats
 from workbench.models import ModelHandle
 
 DRAW = torch.Generator().manual_seed(0)

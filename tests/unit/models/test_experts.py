@@ -148,3 +148,13 @@ def test_each_weight_of_a_mixture_is_stored_once(model: ModelHandle, layers: str
     with safe_open(folder / "packed.safetensors", "pt") as file:
         shapes = [file.get_slice(name).get_shape() for name in file.keys() if "|" not in name]  # noqa: SIM118  not a dict
     assert sum(map(prod, shapes)) + sum(layer.packed.rows * layer.packed.cols for layer in result.layers.values()) == whole
+
+
+def test_guided_moments_of_experts_need_statistics(folders: dict[str, Path]) -> None:
+    """Weights of tokens belong to those that the original's router sends; quantized layers before it may send others."""
+    model, recipe = open_model(folders["mixtral"]), wb.recipe("gptq", bits=2, group=32, guided=2)
+    with pytest.raises(wb.errors.RecipeError, match=r"guided moments of the expert .* cannot be measured in sequence"):
+        wb.quantize_model(model, recipe, text=wb.text("calibration"))
+    stats = calibrate(model, wb.text("calibration"), tokens=200, guided=2)
+    assert set(experts(model)) & set(stats.guided)
+    assert set(wb.quantize_model(model, recipe, stats).layers) == set(model.layer_names)

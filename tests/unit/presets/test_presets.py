@@ -115,7 +115,8 @@ def test_every_setting_changes_the_parts(name: str, settings: dict[str, object])
     if without == [{"shrinkage"}]:
         assert changed.recipe().shrinkage == settings["shrinkage"]
         return
-    differs = (changed.build(), changed.recipe().shrinkage) != (default.build(), default.recipe().shrinkage)
+    changed_settings, default_settings = ((one.recipe().shrinkage, one.recipe().guided) for one in (changed, default))
+    differs = (changed.build(), changed_settings) != (default.build(), default_settings)
     assert differs == (not without and bool(settings))
 
 
@@ -285,7 +286,7 @@ def test_pb_llm_stores_what_its_formula_says() -> None:
 
 MISTAKES = {
     "btx": r"unknown preset 'btx'\. Did you mean 'btc'\? Known: arb-llm, billm, binary, binary-factors, btc, btc-paper, btc",
-    "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: shrinkage, bits, assignment, scope",
+    "btc:bit=1": r"preset 'btc': unknown field 'bit'\. Did you mean 'bits'\? Known: shrinkage, guided, bits, assignment, scope",
     "btc:bits=x": "preset 'btc': bits is 'x'; a number is needed",
     "rtn:bits=2.5": "preset 'rtn': bits is '2.5'; a whole number is needed",
     "rtn:bits=9": "preset 'rtn': bits is 9; it must be from 1 to 8",

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from tests.battery.cases import correlated, gaussian
 from workbench import presets, registry
-from workbench.calibration import CalibrationStats, LayerStats, Source
+from workbench.calibration import CalibrationStats, Source
 from workbench.errors import ModelError, RecipeError, ShapeError
+from workbench.input_sums import LayerStats
 from workbench.kernels.packing.packed import count_stored_bits
 from workbench.models import ModelHandle
 from workbench.models.layers import Layer, select_layers

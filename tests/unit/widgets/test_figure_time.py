@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import save_file
 
 import workbench as wb
-from workbench.calibration import LayerStats
+from workbench.input_sums import LayerStats
 from workbench.models import ModelHandle, open_model
 from workbench.models.builtin import BUILTIN_FOLDER
 from workbench.session import Session, SharedModel

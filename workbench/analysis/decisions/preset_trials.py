@@ -14,8 +14,8 @@ import pandas as pd
 from torch import Tensor
 
 from workbench import presets
-from workbench.calibration import LayerStats
 from workbench.errors import WorkbenchError
+from workbench.input_sums import LayerStats
 from workbench.jobs import map_steps, run_steps
 from workbench.kernels.formats.format import find
 from workbench.kernels.packing.packed import Packed, count_stored_bits
@@ -24,7 +24,7 @@ from workbench.models import ModelHandle
 from workbench.presets.preset import FAMILIES, Preset
 from workbench.quantizers.contract import Snapshot
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
-from workbench.quantizers.runs.quantize_layer import find_moment, find_token_count, is_measured
+from workbench.quantizers.runs.quantize_layer import find_guided, find_moment, find_token_count, is_measured
 from workbench.quantizers.runs.sharing import TransformedWeights
 from workbench.recipe import Recipe
 from workbench.store import Store, compute_key
@@ -207,6 +207,7 @@ class Subject:
             self.layer.name,
             tokens=self.tokens,
             measured=is_measured(self.layer),
+            guided=find_guided(self.layer, recipe, self.stats),
         )
         bits = count_layer_bits(result.packed, self.layer.rows)
         return Trial(spelled, len(rows), bits, result.nominal_bits, result.relative_error, result.output_error)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.calibration import CalibrationStats, LayerStats, calibrate
+from workbench.calibration import CalibrationStats, calibrate
 from workbench.errors import ModelError
+from workbench.input_sums import LayerStats
 from workbench.jobs import run_steps
 from workbench.models.derived_text import DERIVED, derive
 from workbench.models.handle import ModelHandle

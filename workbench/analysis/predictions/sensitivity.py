@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from workbench.analysis.predictions.suffix_replay import Replay
-from workbench.calibration import CalibrationStats, LayerStats
+from workbench.calibration import CalibrationStats
 from workbench.cluster.connection import Cluster
 from workbench.cluster.task_inputs import (
     describe_model,
@@ -22,6 +22,7 @@ from workbench.cluster.task_inputs import (
 )
 from workbench.cluster.task_map import Task, TaskProgress, map_tasks_steps
 from workbench.errors import RecipeError
+from workbench.input_sums import LayerStats
 from workbench.intervals import make_interval_columns
 from workbench.jobs import map_steps, run_steps
 from workbench.models.handle import ModelHandle
@@ -134,6 +135,8 @@ def _measure_there_steps(
     cluster: Cluster,
 ) -> Generator[Measured, None, list[dict[str, float]]]:
     """The effects of these layers and recipes, measured by the workers of a cluster."""
+    if any(recipe.guided for recipe in recipes.values()):
+        raise RecipeError("guided moments are not sent to workers; measure recipes with guided= without workers or a cluster.")
     described, shared = describe_model(replay.model), share_text(replay.text, store)
     keys = {} if stats is None else share_stats(stats, {name for name, _ in pairs}, store)
     tokens = sum(span.stop - span.start - 1 for span in replay.spans)

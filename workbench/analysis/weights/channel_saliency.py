@@ -13,8 +13,8 @@ from torch import Tensor
 
 from workbench.analysis.method.coded_basis import is_transformed
 from workbench.analysis.method.weight_groups import build_group_map
-from workbench.calibration import LayerStats
 from workbench.errors import ShapeError, WorkbenchError
+from workbench.input_sums import LayerStats
 from workbench.kernels.packing.packed import Packed
 from workbench.quantizers.splits.fitting.weight_saliency import compute_saliency
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.analysis.weights.weight_sketch import Sketch, iterate_row_blocks
-from workbench.calibration import LayerStats
+from workbench.input_sums import LayerStats
 from workbench.models import architecture
 from workbench.models.anatomy import Anatomy, read_anatomy
 from workbench.models.handle import ModelHandle

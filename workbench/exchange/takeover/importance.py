@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench.calibration import CalibrationStats, LayerStats, Source
+from workbench.calibration import CalibrationStats, Source
 from workbench.errors import ModelError
 from workbench.exchange.reading.imatrix import InputSquares, read_imatrix_file
+from workbench.input_sums import LayerStats
 from workbench.models.gguf_names import map_layer_names
 
 if TYPE_CHECKING:

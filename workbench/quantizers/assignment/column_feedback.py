@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.quantizers.assignment.feedback import FEEDBACK_COLUMNS, feed_back, list_tile_batches
+from workbench.quantizers.assignment.feedback import FEEDBACK_COLUMNS, compute_energy, feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -54,7 +54,8 @@ class ColumnFeedback(Assignment):
         batches = list_tile_batches(layout, layout.step)
         if self.order == "moment":
             tiles = [tile for batch in batches for tile in batch]
-            level = torch.stack([moment.diagonal()[start:stop].mean() for start, stop in tiles])
+            energy = compute_energy(moment)
+            level = torch.stack([energy[start:stop].mean() for start, stop in tiles])
             tiles = [tiles[i] for i in torch.argsort(level, descending=True, stable=True)]
             count = max(FEEDBACK_COLUMNS // layout.step, 1)
             batches = [tiles[i : i + count] for i in range(0, len(tiles), count)]

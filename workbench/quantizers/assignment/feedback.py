@@ -4,7 +4,7 @@ Coding columns b with error D = W_b − Q_b leaves the least tr(E H Eᵀ) when t
 −D U_bb⁻¹ U_br, where Uᵀ U = H⁻¹ (upper). For one column this is GPTQ (arXiv 2210.17323); for a block, the released codes of
 BiLLM (arXiv 2402.04291) and its family divide by the diagonal of U_bb only (`divide_by_diagonal`), which is not the optimum. What
 is left then is ‖D U_bb⁻¹‖², so codes of several columns are chosen under the metric (U_bbᵀ U_bb)⁻¹ (as in GPTVQ, arXiv
-2402.15319).
+2402.15319). With a moment for each group of rows, each group has a factor of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from workbench.guided_moments import split_rows
 from workbench.quantizers.contract import Layout, Quantize
 from workbench.quantizers.curvature import compute_inverse_factor
 
@@ -25,6 +26,11 @@ def list_tile_batches(layout: Layout, block: int) -> list[list[tuple[int, int]]]
     size = max(block // layout.step, 1) * layout.step
     outer = layout.batches(max(size, FEEDBACK_COLUMNS))
     return [[(tile, min(tile + size, stop)) for tile in range(start, stop, size)] for start, stop in outer]
+
+
+def compute_energy(moment: Tensor) -> Tensor:
+    """The energy of each input `[cols]`: the mean over groups of rows where each has its own moment."""
+    return moment.diagonal(dim1=-2, dim2=-1).reshape(-1, moment.shape[-1]).mean(0)
 
 
 def _divide_by_factor(u: Tensor, error: Tensor) -> Tensor:
@@ -44,17 +50,20 @@ def feed_back(
 ) -> Iterator[Tensor]:
     """Code `w [rows, cols]` tile by tile, in place, in the order given; yield it after each batch.
 
-    Tiles are `(start, stop)` columns coded at once. Inside a batch the error moves on at once, to later batches in one
-    product at the batch's end: the same result, fewer passes over the matrix.
+    `moment` is `[cols, cols]`, or `[groups, cols, cols]` with one for each group of rows (see `split_rows`). Tiles are
+    `(start, stop)` columns coded at once. Inside a batch the error moves on at once, to later batches in one product at the
+    batch's end: the same result, fewer passes over the matrix.
     """
     order = torch.cat([torch.arange(start, stop) for tiles in batches for start, stop in tiles])
     in_place = bool((order == torch.arange(len(order))).all())
-    exact = compute_inverse_factor(moment if in_place else moment[order][:, order], damping)
+    moments = moment[None] if moment.ndim == 2 else moment
+    factors = [compute_inverse_factor(h if in_place else h[order][:, order], damping) for h in moments]
+    parts = split_rows(len(w), len(factors))
     x = w if in_place else w[:, order]
     first = 0
     for tiles in batches:
         last = first + sum(stop - start for start, stop in tiles)
-        u = exact[first:last].to(w.dtype)  # no second matrix beside a wide one
+        us = [exact[first:last].to(w.dtype) for exact in factors]  # no second matrix beside a wide one
         waiting = _copy_by_columns(x[:, first:last]) if len(tiles) == last - first else x[:, first:last]
         errors = torch.empty(len(w), last - first, dtype=w.dtype)
         done = 0
@@ -62,13 +71,16 @@ def feed_back(
             tile, later = slice(done, done + stop - start), slice(done + stop - start, last - first)
             columns = slice(first + tile.start, first + tile.stop)
             w[:, start:stop] = waiting[:, tile]
-            values = quantize(w, start, stop, _compute_remaining_cost(exact[columns, columns]))
-            error = divide(u[tile, columns], waiting[:, tile] - values)
+            costs = [_compute_remaining_cost(exact[columns, columns]) for exact in factors]
+            values = quantize(w, start, stop, costs[0] if moment.ndim == 2 else torch.stack(costs))
+            for rows, u in zip(parts, us, strict=True):
+                error = divide(u[tile, columns], waiting[rows, tile] - values[rows])
+                errors[rows, tile] = error
+                waiting[rows, later].addmm_(error, u[tile, first:last][:, later], alpha=-1)
             w[:, start:stop] = values
-            errors[:, tile] = error
-            waiting[:, later].addmm_(error, u[tile, first:last][:, later], alpha=-1)
             done = tile.stop
-        x[:, last:].addmm_(errors, u[:, last:], alpha=-1)
+        for rows, u in zip(parts, us, strict=True):
+            x[rows, last:].addmm_(errors[rows], u[:, last:], alpha=-1)
         first = last
         yield w
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
-from workbench.quantizers.assignment.feedback import divide_by_diagonal, feed_back, list_tile_batches
+from workbench.quantizers.assignment.feedback import compute_energy, divide_by_diagonal, feed_back, list_tile_batches
 from workbench.quantizers.contract import Assignment, Layout, Quantize
 from workbench.recipe import setting
 from workbench.registry import register
@@ -43,7 +43,7 @@ class ReleasedFeedback(Assignment):
     def run(self, w: Tensor, moment: Tensor | None, layout: Layout, quantize: Quantize) -> Iterator[Tensor]:
         """Code block by block from left to right."""
         assert moment is not None
-        energy = moment.diagonal()
+        energy = compute_energy(moment)
         w[:, energy <= 0] = 0
         if self.kept < self.of:
             w *= select_most_important(w, energy, self.kept, self.of)

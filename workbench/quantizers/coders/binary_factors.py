@@ -72,11 +72,20 @@ class BinaryFactors(UnsharedCoder[SignFactors]):
 
     def fit_steps(self, w: Tensor, mask: Tensor, shared: None, moment: Tensor | None) -> Generator[float, None, Fit[SignFactors]]:
         """The same, telling every sweep of ADMM."""
+        return self._search_steps(w, moment, None)
+
+    def fit_weighted_steps(
+        self, w: Tensor, mask: Tensor, shared: None, moment: Tensor, rows: Tensor
+    ) -> Generator[float, None, Fit[SignFactors]]:
+        """The same where rows are weighted, as NanoQuant does by gradients: all rows share the right factor."""
+        return self._search_steps(w, moment, rows)
+
+    def _search_steps(self, w: Tensor, moment: Tensor | None, rows: Tensor | None) -> Generator[float, None, Fit[SignFactors]]:
         rank = self.rank(*w.shape)
         if not w.any():
             return Fit(_make_zero_parameters(w, rank, middle=self.middle))
-        target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal")
-        size = target.row_unit.item() ** 4
+        target = Target.from_weights(w, moment, diagonal=self.metric == "diagonal", rows=rows)
+        size = target.size
         tried, errors = list[SignFactors](), list[float]()
         for share, candidate in self.candidates(target, rank):
             yield share

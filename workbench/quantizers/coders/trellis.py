@@ -72,7 +72,8 @@ class Trellis(UnsharedCoder[PlaneScales]):
         return viterbi.find_nearest_codes(w, params.scale[0], self.bits, self.length, self.remembered(len(w)))
 
     def encode_under(self, metric: Tensor, w: Tensor, params: PlaneScales, columns: slice) -> Tensor:
-        """The bits of the path that costs least."""
+        """The bits of the path that costs least. It runs over all rows: under the mean metric where groups have their own."""
+        metric = metric if metric.ndim == 2 else metric.mean(0)
         words, scale, pieces = trellis_code.compute_state_values(self.remembered(len(w)), self.length), params.scale[0], []
         for start in range(0, w.shape[1], self.length):
             block = slice(start, min(start + self.length, w.shape[1]))

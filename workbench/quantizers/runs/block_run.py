@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from workbench.calibration import Collector
+from workbench.guided_moments import GuidedMoments, GuidedSums, TokenWeights
+from workbench.input_sums import Collector
 from workbench.kernels.formats.rounding import find_rounding_bits
 from workbench.kernels.matmul.packed_linear import PackedLinear
 from workbench.kernels.packing.packed import Packed
@@ -26,16 +27,19 @@ DAMPING = 0.01  # share of the mean diagonal; text is finite, and directions it 
 class Seen:
     """A layer's input x̂ in the quantized model, and x, what it would be in the original: E[x̂ x̂ᵀ] and E[x x̂ᵀ], `[cols, cols]`.
 
-    `cross` is None where the two are not compared. `tokens` is how many inputs these are means of.
+    `cross` is None where the two are not compared. `tokens` is how many inputs these are means of. `guided` are the moments of x̂
+    that are weighted by the loss, by the layers that read it.
     """
 
     moment: Tensor
     cross: Tensor | None
     tokens: int
+    guided: Mapping[str, GuidedMoments] = field(default_factory=dict)
 
     def on_disk(self) -> "Seen":
         """The same with its matrices on disk."""
-        return Seen(spill(self.moment), None if self.cross is None else spill(self.cross), self.tokens)
+        guided = {name: replace(moments, groups=spill(moments.groups)) for name, moments in self.guided.items()}
+        return Seen(spill(self.moment), None if self.cross is None else spill(self.cross), self.tokens, guided)
 
     def shrunk(self, strength: float) -> Tensor:
         """E[x̂ x̂ᵀ] mixed with its diagonal, as far as the tokens are few."""
@@ -60,7 +64,7 @@ class BlockRun:
 
     `original` are the block's parameters before anything in it is quantized; `experts` names those layers that see only the
     tokens that are routed to them. A run whose layers never look at the original model has no calls in it. Only where layers
-    repair are their inputs in the two models compared.
+    repair are their inputs in the two models compared. `weights` are those of the layers with guided moments.
     """
 
     block: nn.Module
@@ -70,6 +74,7 @@ class BlockRun:
     original: Mapping[str, Tensor] = field(default_factory=dict)
     experts: Collection[str] = ()
     repairs: bool = False
+    weights: Mapping[str, TokenWeights] = field(default_factory=dict)
 
     @property
     def hidden(self) -> list[Tensor]:
@@ -102,9 +107,11 @@ class BlockRun:
         """What comes into a layer with the block as it is now, beside what would; None where no token reached it."""
         return self.all_seen([layer])[layer]
 
-    def all_seen(self, layers: Iterable[str]) -> dict[str, Seen | None]:
-        """The same for several layers at once."""
-        sums = {name: SeenSums(paired=self.repairs and name not in self.experts) for name in layers}
+    def all_seen(self, layers: Iterable[str], guided: Mapping[str, Sequence[str]] | None = None) -> dict[str, Seen | None]:
+        """The same for several layers at once; `guided` names for a layer those that read its input and get guided moments."""
+        guided = guided or {}
+        weights = {name: {other: self.weights[other] for other in guided.get(name, ())} for name in layers}
+        sums = {name: SeenSums(weights[name], paired=self.repairs and name not in self.experts) for name in weights}
         with ExitStack() as hooks, torch.no_grad():
             caught = {name: hooks.enter_context(_catch_inputs(self.layers[name])) for name in sums}
             for number, call in enumerate(self.calls):
@@ -145,8 +152,9 @@ class SeenSums:
     weights are then the aim, and what the layers before it lost is not repaired there.
     """
 
-    def __init__(self, *, paired: bool = True) -> None:
-        self.paired = paired
+    def __init__(self, weights: Mapping[str, TokenWeights] | None = None, *, paired: bool = True) -> None:
+        self.paired, self.weights = paired, dict(weights or {})
+        self.guided: dict[str, GuidedSums] = {}
         self.moment: Tensor | None = None
         self.cross: Tensor | None = None
         self.tokens = 0
@@ -157,13 +165,18 @@ class SeenSums:
         self.moment = _add_to(self.moment, real, real)
         self.cross = _add_to(self.cross, targets, real) if self.paired and targets is not None else None
         self.tokens += len(real)
+        for name, weights in self.weights.items():
+            if name not in self.guided:
+                self.guided[name] = GuidedSums(real.shape[1], weights)
+            self.guided[name].add(real)
 
     def mean(self) -> Seen | None:
         """What was seen, None where no token came; the sums are used up."""
         if not self.tokens or self.moment is None:
             return None
         cross = None if self.cross is None else self.cross.div_(self.tokens).float()
-        return Seen(self.moment.div_(self.tokens).float(), cross, self.tokens)
+        guided = {name: sums.mean() for name, sums in self.guided.items()}
+        return Seen(self.moment.div_(self.tokens).float(), cross, self.tokens, guided)
 
 
 def _add_to(total: Tensor | None, left: Tensor, right: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.calibration import is_sparse, iterate_windows, list_gaps
+from workbench.guided_moments import TokenWeights
 from workbench.models.block_pass import BlockPass, Call, extract_hidden_states
 from workbench.models.blocks import BlockRow
 from workbench.quantized import MODEL_REFINEMENT, QuantizedLayer
@@ -29,6 +30,7 @@ from workbench.quantizers.pipeline import InLoop, check_inputs, needs_moment, qu
 from workbench.quantizers.runs.block_recipes import check_outside, find_whole_refinement, group_by_transform
 from workbench.quantizers.runs.block_refinement import RefinedBlock, compute_aim, measure_layers, refine
 from workbench.quantizers.runs.block_run import BlockRun, Seen, round_inputs
+from workbench.quantizers.runs.guidance import weigh_tokens
 from workbench.quantizers.runs.model_refinement import refine_whole_model
 from workbench.quantizers.runs.progress import LayerProgress, Place
 from workbench.quantizers.runs.quantize_layer import is_measured
@@ -74,6 +76,7 @@ class BlockSequence:
         }
         made_from = {"model": model.fingerprint, "plan": plan.to_dict(), "layers": list(chosen), **self.calibration}
         self.finished = Finished(store, made_from)
+        self.token_weights: Mapping[str, TokenWeights] = {}
         self.changed_tensors: dict[str, Tensor] = {}
         self.refined: Mapping[str, Any] = {}
         self.unreached: list[str] = []
@@ -102,6 +105,7 @@ class BlockSequence:
 
     def steps(self) -> Generator[LayerProgress, None, dict[str, QuantizedLayer]]:
         """The whole run."""
+        self.token_weights = yield from weigh_tokens(self)
         yield from self.scopes.prepare_beginning(self.model, self.phases)
         states = (yield from self.first_pass()) if self.looks_first else {}
         layers = yield from self.second_pass(states)
@@ -123,7 +127,8 @@ class BlockSequence:
         return self.beside(BlockRun(module, {head: module}, calls), original)
 
     def beside(self, run: BlockRun, original: BlockPass | None) -> BlockRun:
-        """The run with its calls and weights in the original model, where there is one."""
+        """The run with the token weights, and its calls and weights in the original model, where there is one."""
+        run = replace(run, weights=self.token_weights)
         if original is None:
             return run
         weights = dict(run.block.named_parameters())
@@ -276,7 +281,9 @@ class BlockSequence:
         done: dict[str, QuantizedLayer] = {}
         for batch in run.batches():
             stored = {name: self.finished.layer(name) for group in batch for name in group if name in self.chosen}
-            inputs = run.all_seen(group[0] for group in batch if any(stored.get(name, 0) is None for name in group))
+            waiting = {group[0]: [name for name in group if stored.get(name, 0) is None] for group in batch}
+            guided = {leader: [name for name in names if name in run.weights] for leader, names in waiting.items()}
+            inputs = run.all_seen((leader for leader, names in waiting.items() if names), guided)
             if self.model.streams:
                 inputs = {name: None if pair is None else pair.on_disk() for name, pair in inputs.items()}
             for group in batch:
@@ -310,15 +317,12 @@ class BlockSequence:
         recipe, shared = self.chosen[name], self.scopes.shared(name)
         weight = self.model.weight(name).float()
         check_inputs(weight, None)
-        aim, moment, tokens = (
-            compute_aim(recipe, weight, inputs),
-            inputs.moment if inputs else None,
-            inputs.tokens if inputs else 0,
-        )
-        measurable = is_measured(self.model.layer(name))
+        aim, guided = compute_aim(recipe, weight, inputs), inputs.guided.get(name) if inputs else None
+        moment, tokens = (inputs.moment, inputs.tokens) if inputs else (None, 0)
         if moment is None and needs_moment(recipe):
             moment = make_zero_moment(weight.shape[1])
-        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), tokens=tokens, measured=measurable)
+        options: dict[str, Any] = {"tokens": tokens, "measured": is_measured(self.model.layer(name)), "guided": guided}
+        steps = quantize_layer(aim, moment, recipe, shared, name, states.get(name), **options)
         result = yield from position.follow("layer", steps)
         return replace(result, relative_error=compute_relative_error(weight, result.weight()))
 

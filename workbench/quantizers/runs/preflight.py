@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from workbench import registry
+from workbench.guided_moments import count_bytes
 from workbench.jobs import run_steps
 from workbench.quantizers.pipeline import needs_moment, quantize_layer
 from workbench.quantizers.runs.quantize_model import choose_layers
@@ -23,6 +24,8 @@ TRIED_WEIGHTS = 1 << 18  # that are quantized to see how fast a recipe is
 TRIED_WIDTH = 512  # of the matrix product that is timed
 # runs of a block in a run in sequence: to find groups, for each of its about four inputs in both models, and to go on
 BLOCK_RUNS = 11
+BACKWARD_RUNS = 3  # runs of the model that its gradients by outputs are worth
+READERS = 3  # layers that read one input, whose guided moments are summed at once: q, k and v
 MOMENT_BYTES = 4 + 4 + 8 + 8  # a second moment, its shrunk form, its factor, and what works on these
 
 
@@ -86,11 +89,21 @@ def estimate(model: "ModelHandle", recipe: Recipe | LayerPlan, layers: str = "*"
     hidden = 2 * 4 * tokens * max(model.layer(name).cols for name in chosen) if tokens else 0
     widest = max((model.layer(name).cols for name, layer_recipe in chosen.items() if needs_moment(layer_recipe)), default=0)
     moments = widest * widest * MOMENT_BYTES if widest else 0
+    moments += _count_guided_bytes(model, chosen, tokens)
     memory = psutil.Process().memory_info().rss + block * (2 if tokens else 1) + hidden + moments + stored
-    reading = 2 * weights * tokens * BLOCK_RUNS / _measure_multiply_speed() if tokens else 0.0
+    runs = BLOCK_RUNS + (BACKWARD_RUNS if any(layer_recipe.guided for layer_recipe in chosen.values()) else 0)
+    reading = 2 * weights * tokens * runs / _measure_multiply_speed() if tokens else 0.0
     rest = model.decoded_bytes - sum(model.count_decoded_bytes(name) for name in sizes)
     disk, learned = int(stored + max(rest, 0)), any(map(_needs_training, chosen.values()))
     return Preflight(f"{weights:,} weights to quantize", int(memory), disk, coding + reading, learned)
+
+
+def _count_guided_bytes(model: "ModelHandle", chosen: Mapping[str, Recipe], tokens: int) -> int:
+    """Bytes of the guided moments of the widest layer that has some and of those beside it, and of all token weights."""
+    layers = {name: (model.layer(name), recipe.guided) for name, recipe in chosen.items() if recipe.guided}
+    sums = max((count_bytes(layer.rows, layer.cols, groups) for layer, groups in layers.values()), default=0)
+    factors = max((min(groups, layer.rows) * layer.cols**2 * MOMENT_BYTES for layer, groups in layers.values()), default=0)
+    return READERS * sums + factors + sum(4 * (tokens * groups + layer.rows) for layer, groups in layers.values())
 
 
 def estimate_reading(model: "ModelHandle", tokens: int, windows: int, times: float = 1.0) -> Preflight:

@@ -1,6 +1,6 @@
 """Quantize one layer of an open model."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from workbench.errors import RecipeError
+from workbench.guided_moments import GuidedMoments
 from workbench.jobs import run_steps
 from workbench.models.layers import Layer
 from workbench.quantized import QuantizedLayer
 from workbench.quantizers.contract import Snapshot
-from workbench.quantizers.pipeline import needs_moment, quantize_layer
+from workbench.quantizers.pipeline import can_use_moment, needs_moment, quantize_layer
 from workbench.quantizers.shrinkage import make_zero_moment, warn_of_few
 from workbench.recipe import Part, Recipe
 
 if TYPE_CHECKING:
-    from workbench.calibration import LayerStats
+    from workbench.input_sums import LayerStats
     from workbench.models import ModelHandle
 
 Stats = Mapping[str, "LayerStats"]
@@ -72,7 +73,9 @@ def quantize_weight_steps(
         find_token_count(layer.name, stats),
         measured and is_measured(layer, stats),
     )
-    result = yield from quantize_layer(weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured)
+    result = yield from quantize_layer(
+        weight, moment, recipe, name=layer.name, tokens=tokens, measured=measured, guided=find_guided(layer, recipe, stats)
+    )
     warn_of_few({layer.name: result})
     return result
 
@@ -120,6 +123,45 @@ def find_moment(layer: Layer, recipe: Recipe, stats: Stats | None) -> Tensor | N
             f"calibrate it too with layers=[..., {layer.name!r}], or omit layers= for all layers in the blocks."
         )
     return None
+
+
+def find_guided(layer: Layer, recipe: Recipe, stats: Stats | None) -> GuidedMoments | None:
+    """The layer's moments weighted by the loss, or None where the recipe wants none, or no token reached the layer.
+
+    RecipeError where it wants some and `stats` hold none, or for another number of groups.
+    """
+    check_guided(recipe)
+    if not recipe.guided or layer.role == "embedding" or layer.name in getattr(stats, "unreached", {}):
+        return None
+    moments: GuidedMoments | None = getattr(stats, "guided", {}).get(layer.name)
+    if moments is None:
+        raise RecipeError(
+            f"the recipe of layer {layer.name!r} has guided={recipe.guided}, but the statistics hold no guided moments of it; "
+            f"use stats=wb.calibrate(model, text, guided={recipe.guided}), or give text= for a run in sequence."
+        )
+    if len(moments.weight) != min(recipe.guided, layer.rows):
+        raise RecipeError(
+            f"the recipe of layer {layer.name!r} has guided={recipe.guided}, but its guided moments are of "
+            f"{len(moments.weight)} groups of rows; calibrate with guided={recipe.guided}."
+        )
+    return moments
+
+
+def check_guided(recipe: Recipe) -> None:
+    """RecipeError where a recipe wants guided moments and uses none."""
+    if recipe.guided and not can_use_moment(recipe):
+        raise RecipeError(f"guided={recipe.guided} changes nothing in {recipe.code()}, which uses no second moment; omit it.")
+
+
+def count_groups(recipes: Iterable[Recipe]) -> int:
+    """How many groups of rows recipes want guided moments for, 0 for none: what `calibrate` is to be asked for.
+
+    RecipeError where they want different numbers.
+    """
+    counts = sorted({recipe.guided for recipe in recipes if recipe.guided})
+    if len(counts) > 1:
+        raise RecipeError(f"recipes with guided={counts[0]} and guided={counts[1]} need two calibrations; give all the same.")
+    return counts[0] if counts else 0
 
 
 def find_token_count(layer: str, stats: Stats | None) -> int | None:

@@ -17,7 +17,7 @@ from workbench.quantizers.pipeline import check_recipe, fit_transform, quantize_
 from workbench.quantizers.runs import block_sequence
 from workbench.quantizers.runs.fused_plan import plan_for_fused
 from workbench.quantizers.runs.progress import LayerProgress, Place
-from workbench.quantizers.runs.quantize_layer import Stats, find_moment, find_token_count, is_measured
+from workbench.quantizers.runs.quantize_layer import Stats, check_guided, find_guided, find_moment, find_token_count, is_measured
 from workbench.quantizers.runs.sharing import Scopes
 from workbench.quantizers.shrinkage import collect_calibration_facts, warn_of_few
 from workbench.recipe import LayerPlan, Recipe
@@ -146,7 +146,10 @@ def _quantize_one_by_one(
             scopes.shared(name),
             (find_token_count(name, stats), is_measured(layer, stats)),
         )
-        steps = quantize_layer(weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1])
+        guided = find_guided(layer, layer_recipe, stats)
+        steps = quantize_layer(
+            weight, moment, layer_recipe, shared, name, states.get(name), tokens=facts[0], measured=facts[1], guided=guided
+        )
         result = scopes.mark((yield from position.follow("layer", steps)))
         done[name] = result.on_disk() if model.streams else result
         yield position.progress("done", result=done[name])
@@ -180,6 +183,9 @@ def choose_layers(
     for name, recipe in chosen.items():
         _check_rounding(model, name, recipe)
         check_recipe(recipe, find_moment(model.layer(name), recipe, stats), measured=measured)
+        check_guided(recipe)
+        if not measured:
+            find_guided(model.layer(name), recipe, stats)
     return chosen
 
 

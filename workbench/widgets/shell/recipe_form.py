@@ -18,7 +18,7 @@ from workbench.widgets.base import setting_fields
 from workbench.widgets.base.controls import build_folded_card
 
 MAIN = "bits"  # the setting that stands above the others
-SHRINKAGE = next(field for field in dataclasses.fields(Recipe) if field.name == "shrinkage")
+SHRINKAGE, GUIDED = (field for field in dataclasses.fields(Recipe) if field.name in ("shrinkage", "guided"))
 TIPS = {
     "transform": "Change of basis before the matrix is coded; it is undone at run time",
     "split": "Assigns weights to coders",
@@ -85,7 +85,7 @@ class RecipeForm(pn.viewable.Viewer):
         """What the form says; RecipeError where that is no recipe."""
         if self.filled != CUSTOM:
             return presets.recipe(self.filled, **{name: field.value for name, field in self.settings.items()})
-        return _compose_recipe([part.part() for part in self.parts], self.seed.value or 0, self.shrinkage.value or 0.0)
+        return self._compose_recipe([part.part() for part in self.parts])
 
     def fill(self, recipe: Recipe) -> None:
         """Show a recipe, which is not taken for a change; widgets that say it already stay as they are."""
@@ -126,7 +126,9 @@ class RecipeForm(pn.viewable.Viewer):
         self.seed.param.watch(lambda _: self._announce(), "value")
         self.shrinkage = setting_fields.build_setting_widget(SHRINKAGE, recipe.shrinkage)
         self.shrinkage.param.watch(lambda _: self._announce(), "value")
-        rare = {"shrinkage": self.shrinkage, "seed": self.seed}
+        self.guided = setting_fields.build_setting_widget(GUIDED, recipe.guided)
+        self.guided.param.watch(lambda _: self._announce(), "value")
+        rare = {"shrinkage": self.shrinkage, "guided": self.guided, "seed": self.seed}
         self._arrange({**{str(position): part for position, part in enumerate(self.parts)}, **rare}, rare)
 
     def _announce(self) -> None:
@@ -148,14 +150,19 @@ class RecipeForm(pn.viewable.Viewer):
             others = [part for part in chosen_parts if part.kind != "coder"]
             self.filling = True
             parts = [*others, *(coders + [coders[-1]] * count_needed)[:count_needed]]
-            self._fill_parts(_compose_recipe(parts, self.seed.value or 0, self.shrinkage.value or 0.0))
+            self._fill_parts(self._compose_recipe(parts))
             self.filling = False
+
+    def _compose_recipe(self, parts: list[Part]) -> Recipe:
+        """The recipe of these parts, the coders in their order, with the form's other settings."""
+        by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
+        coders = tuple(part for part in parts if isinstance(part, Coder))
+        others: dict[str, Any] = {
+            "seed": self.seed.value or 0,
+            "shrinkage": self.shrinkage.value or 0.0,
+            "guided": self.guided.value or 0,
+        }
+        return Recipe(coders=coders, **others, **by_kind)
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self.view
-
-
-def _compose_recipe(parts: list[Part], seed: int, shrinkage: float) -> Recipe:
-    """The recipe of these parts, the coders in their order."""
-    by_kind: dict[str, Any] = {part.kind: part for part in parts if part.kind != "coder"}
-    return Recipe(coders=tuple(part for part in parts if isinstance(part, Coder)), seed=seed, shrinkage=shrinkage, **by_kind)

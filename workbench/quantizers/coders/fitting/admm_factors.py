@@ -40,7 +40,8 @@ class Target:
     """What is to be factored, in a basis where every input has the same energy: w' = w · diag(energy), H' with a diagonal of 1.
 
     `moment` None stands for the identity, `values, vectors` are its eigenvalues and eigenvectors. `row_unit` and `column_unit`
-    turn magnitudes of this basis into stored ones, so that both factors are about equally large.
+    turn magnitudes of this basis into stored ones, so that both factors are about equally large. Where rows are weighted, their
+    weights are in w' too, and `row_unit [rows]` takes them out again. `size` is the energy of one unit of w'.
     """
 
     w: Tensor
@@ -49,24 +50,33 @@ class Target:
     vectors: Tensor | None
     row_unit: Tensor
     column_unit: Tensor
+    size: float
 
     @classmethod
-    def from_weights(cls, w: Tensor, moment: Tensor | None, *, diagonal: bool) -> "Target":
-        """The target for `w [rows, cols]`, not all zero, under `moment`, of which `diagonal` leaves only the diagonal."""
+    def from_weights(cls, w: Tensor, moment: Tensor | None, *, diagonal: bool, rows: Tensor | None = None) -> "Target":
+        """The target for `w [rows, cols]`, not all zero, under `moment`, of which `diagonal` leaves only the diagonal.
+
+        An error in row i counts `rows[i]` times; weights are relative, and slightly damped.
+        """
+        if rows is not None and rows.any():
+            root = (rows / rows.mean() + DAMPING).sqrt()
+            target = cls.from_weights(w * root[:, None], moment, diagonal=diagonal)
+            return replace(target, row_unit=target.row_unit / root)
         largest = w.abs().max()
         size = largest * (w / largest).square().mean().sqrt()
         unit = size.sqrt()
+        energy_unit = unit.item() ** 4
         if moment is None:
-            return cls(w / size, None, torch.ones(w.shape[1]), None, unit, unit)
+            return cls(w / size, None, torch.ones(w.shape[1]), None, unit, unit, energy_unit)
         h = damp_moment(moment, DAMPING)
         energy = (h.diagonal() / h.diagonal().mean()).sqrt()
         column_unit = (unit / energy).float()
         if diagonal:
-            return cls((w / size * energy).float(), None, torch.ones(w.shape[1]), None, unit, column_unit)
+            return cls((w / size * energy).float(), None, torch.ones(w.shape[1]), None, unit, column_unit, energy_unit)
         h = h / h.diagonal().sqrt()[:, None] / h.diagonal().sqrt()
         values, vectors = torch.linalg.eigh(h)
         weighted = (w / size * energy).float()
-        return cls(weighted, h.float(), values.clamp(min=0).float(), vectors.float(), unit, column_unit)
+        return cls(weighted, h.float(), values.clamp(min=0).float(), vectors.float(), unit, column_unit, energy_unit)
 
     def times_moment(self, x: Tensor) -> Tensor:
         """x H'."""

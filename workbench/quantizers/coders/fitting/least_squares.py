@@ -9,11 +9,19 @@ Every row is a small problem of its own, and without a moment every group of a r
 import torch
 from torch import Tensor
 
+from workbench.guided_moments import split_rows
+
 RIDGE = 1e-6  # share of the mean diagonal that keeps a singular problem (two equal planes) solvable
 
 
 def solve_least_squares(target: Tensor, basis: Tensor, span: int, moment: Tensor | None) -> Tensor:
-    """Scales `[k, rows, groups]` for `target [rows, cols]` and `basis [k, rows, cols]`, groups of `span` columns."""
+    """Scales `[k, rows, groups]` for `target [rows, cols]` and `basis [k, rows, cols]`, groups of `span` columns.
+
+    A moment of three dimensions has one for each group of rows.
+    """
+    if moment is not None and moment.ndim == 3:
+        parts = zip(split_rows(len(target), len(moment)), moment, strict=True)
+        return torch.cat([solve_least_squares(target[part], basis[:, part], span, h) for part, h in parts], 1)
     k, rows, cols = basis.shape
     groups = -(-cols // span)
     if moment is None:
@@ -54,5 +62,8 @@ def solve(gram: Tensor, right: Tensor) -> Tensor:
 
 
 def compute_row_cost(error: Tensor, moment: Tensor | None) -> Tensor:
-    """e H eᵀ of every row, `[rows]`."""
+    """e H eᵀ of every row, `[rows]`; a moment of three dimensions has one for each group of rows."""
+    if moment is not None and moment.ndim == 3:
+        parts = zip(split_rows(len(error), len(moment)), moment, strict=True)
+        return torch.cat([compute_row_cost(error[part], h) for part, h in parts])
     return error.square().sum(1) if moment is None else ((error @ moment) * error).sum(1)

@@ -166,19 +166,26 @@ def refit(target: Tensor, signs: Tensor, params: list[ScalesT], span: int, mask:
     """Scales and means of the whole matrix by least squares for fixed signs, under the slightly damped `moment`.
 
     Every row keeps the better of old and new, measured under `moment` itself and after rounding to fp16. Without damping, a
-    moment of fewer tokens than columns would be satisfied by wild scales.
+    moment of fewer tokens than columns would be satisfied by wild scales. `moment` may be one for each group of rows.
     """
     planes, means, column_scales = len(signs), _list_used(p.mean for p in params), _list_used(p.column_scale for p in params)
     basis = _build_unit_basis(signs, mask, torch.cat(column_scales, 1) if column_scales else None, bool(means))
     old = stack_groups([p.scale for p in params])
     if means:
         old = torch.cat([old, stack_groups(means)[None]])
-    tame = None if moment is None else damp_moment(moment, DAMPING).to(moment.dtype)
+    tame = None if moment is None else _damp(moment)
     new = round_to_fp16(solve_least_squares(target, basis, span, tame))
     before, after = (compute_row_cost(target - sum_scaled_basis(scales, basis, span), moment) for scales in (old, new))
     better = torch.where((after < before)[:, None], new, old)
     refitted = [replace(p, scale=better[:planes, :, g]) for g, p in enumerate(params)]
     return [replace(p, mean=better[planes, :, g]) for g, p in enumerate(refitted)] if means else refitted
+
+
+def _damp(moment: Tensor) -> Tensor:
+    """The moment, or the moment of each group of rows, made safely invertible."""
+    if moment.ndim == 3:
+        return torch.stack([_damp(one) for one in moment])
+    return damp_moment(moment, DAMPING).to(moment.dtype)
 
 
 def _list_used(tensors: Iterable[Tensor | None]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from workbench.guided_moments import split_rows
 from workbench.kernels.search.vector_search import find_nearest_vectors
 from workbench.quantizers.coders.fitting.binary_kmeans import Trained, cluster
 
@@ -32,8 +33,12 @@ def train(y: Tensor, entries: int) -> Trained:
 def find_nearest_under_metric(metric: Tensor, w: Tensor, scale: Tensor, words: Tensor, column: Tensor | None = None) -> Tensor:
     """Number of the codeword with the least e M eᵀ, e = w − scale · column · c, for each vector of the rows of `w [rows, k]`.
 
-    M are the vector's own columns in `metric [k, k]`, `scale [rows, 1]`, `column [k]`; returns int64 `[rows, ceil(k/length)]`.
+    M are the vector's own columns in `metric [k, k]`, or with `[groups, k, k]` in that of the row's group; `scale [rows, 1]`,
+    `column [k]`; returns int64 `[rows, ceil(k/length)]`.
     """
+    if metric.ndim == 3:
+        parts = zip(split_rows(len(w), len(metric)), metric, strict=True)
+        return torch.cat([find_nearest_under_metric(m, w[part], scale[part], words, column) for part, m in parts])
     codes = []
     for start in range(0, w.shape[1], words.shape[1]):
         columns = slice(start, min(start + words.shape[1], w.shape[1]))
