@@ -21,6 +21,7 @@ from workbench.cli.estimate import estimate
 from workbench.cli.evaluate import evaluate
 from workbench.cli.explore import explore, serve
 from workbench.cli.export import export
+from workbench.cli.help_pages import PlainCommand, PlainGroup
 from workbench.cli.jobs import jobs
 from workbench.cli.kv import kv
 from workbench.cli.measure import generate, whatif
@@ -40,6 +41,7 @@ from workbench.run_records import record_run
 from workbench.thread_waits import shorten_spins
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Quantize language models below 4, 2 and 1 bit, and measure the effect.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -80,7 +82,8 @@ def _add_command(command: Callable[..., None], panel: str, name: str | None = No
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     command = _record(command) if long else command
-    app.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs), rich_help_panel=panel)(command)
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(name, cls=PlainCommand, help=text, rich_help_panel=panel)(command)
 
 
 LOOK, QUANTIZE, MEASURE, KEEP = "Look", "Quantize", "Measure", "Share and keep"

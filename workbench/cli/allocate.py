@@ -38,7 +38,8 @@ def allocate(
         Path, typer.Option("--out", metavar="FILE", help="File for the plan, to be used by `workbench quantize --plan`.")
     ],
     method: Annotated[
-        str, typer.Option("--method", help="lagrangian, milp or closed-form; lim, zd or entropy to rank layers by that score.")
+        str,
+        typer.Option("--method", metavar="NAME", help="lagrangian, milp or closed-form; or lim, zd or entropy to rank by."),
     ] = "lagrangian",
     layers: Annotated[
         str, typer.Option("--layers", metavar="PATTERN", help="Layers to choose for, for example '*.mlp.*'.")

@@ -68,7 +68,8 @@ def diff(
         float, typer.Option("--top1", metavar="N", min=0, help="Allowed change of the share of changed top-1 tokens.")
     ] = 1e-3,
     allow: Annotated[
-        list[str] | None, typer.Option("--allow", help="A section that may differ, such as recipe or hashes. Repeatable.")
+        list[str] | None,
+        typer.Option("--allow", metavar="SECTION", help="Section that may differ, such as recipe or hashes. Repeatable."),
     ] = None,
     text: TextFile = "evaluation",
     tokens: Tokens = None,

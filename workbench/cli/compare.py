@@ -17,7 +17,7 @@ from workbench.cli.compare_figures import (
 )
 from workbench.cli.long_jobs import Reading, announce_reading
 from workbench.cli.model_facts import collect_running_facts, collect_stored_facts, format_bits
-from workbench.cli.output import emit_page, format_with_interval, show_progress
+from workbench.cli.output import emit_page, format_kl, format_with_interval, show_progress
 from workbench.views.token_text import quote_token
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ TEXT_TOKENS = 100
 def compare(
     model: Model,
     folders: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders written by `workbench quantize`.")],
-    prompt: Annotated[str, typer.Option("--prompt", help="Prompt that all models continue.")] = PROMPT,
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Prompt that all models continue.")] = PROMPT,
     text: TextFile = "evaluation",
     tokens: Tokens = None,
     texts: Annotated[int, typer.Option("--texts", metavar="N", min=1, help="Greedy texts compared for the fork rate.")] = 20,
@@ -175,7 +175,7 @@ def _format_comparison(facts: dict[str, Any]) -> str:
 
     original, tokens = facts["original"], facts["tokens"]
     lines = [
-        f"on {facts['tokens']:,} tokens of {facts['text']}",
+        f"on {facts['tokens']:,} tokens of the text {facts['text']}",
         "",
         facts["model"],
         f"  perplexity       {format_with_interval(original['perplexity'], original['perplexity_interval'], tokens)}",
@@ -193,11 +193,11 @@ def _format_comparison(facts: dict[str, Any]) -> str:
         lines += [
             "",
             row["model"],
-            f"  KL               {format_with_interval(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
+            f"  KL               {format_kl(row['kl'], row['kl_interval'], tokens)}",
             *format_report(row),
             f"  top-1 agreement  {format_share(row['top1_agreement'], row['top1_agreement_interval'])}",
             f"  perplexity       {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
-            f"  ratio            {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
+            f"                   {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the original')}",
             *format_positions(row["positions"]),
             f"  bytes            {row['bytes']:,}{bits}",
             *_format_running(row),
@@ -207,8 +207,14 @@ def _format_comparison(facts: dict[str, Any]) -> str:
             *_format_base(row),
         ]
     if "kl_base_written" in facts:
-        lines += ["", "{path}: {windows:,} windows of {window:,} tokens, {bytes:,} bytes".format(**facts["kl_base_written"])]
+        lines += ["", _format_base_file(facts["kl_base_written"])]
     return "\n".join(lines)
+
+
+def _format_base_file(written: dict[str, Any]) -> str:
+    """What was written for llama-perplexity, and where."""
+    count = f"{written['windows']:,} window{'' if written['windows'] == 1 else 's'}"
+    return f"{written['path']}: {count} of {written['window']:,} tokens, {written['bytes']:,} bytes"
 
 
 def _format_base(row: dict[str, Any]) -> list[str]:
@@ -221,8 +227,8 @@ def _format_base(row: dict[str, Any]) -> list[str]:
     return [
         f"  against {base['path']}, {base['tokens']:,} tokens",
         f"  perplexity       {base['perplexity']:.3f}, in the file {base['perplexity_base']:.3f}",
-        f"  ratio            {PerplexityRatio(base['ratio'], base['ratio_interval'], base['tokens']).against('the file')}",
-        f"  KL               {format_with_interval(base['kl'], base['kl_interval'], base['tokens'], 5)} nats per token",
+        f"                   {PerplexityRatio(base['ratio'], base['ratio_interval'], base['tokens']).against('the file')}",
+        f"  KL               {format_kl(base['kl'], base['kl_interval'], base['tokens'])}",
         *format_report(base),
-        f"  same top-1       {format_share(base['same_top'], base['same_top_interval'])}",
+        f"  top-1 agreement  {format_share(base['same_top'], base['same_top_interval'])}",
     ]

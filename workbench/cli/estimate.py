@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 ESTIMATE_COLUMNS = (
     Column("machines", right=True), Column("calibration", right=True), Column("quantizing", right=True),
-    Column("in all", right=True), Column("range", right=True), Column("machine hours", right=True), Column("price", right=True),
+    Column("total", right=True), Column("range", right=True), Column("machine hours", right=True), Column("price", right=True),
 )  # fmt: skip
+TERM_NAMES = ("columns", "weights", "rows × columns²", "columns³")
 
 
 def estimate(
@@ -82,21 +83,23 @@ def _format_estimate(shapes: "ModelShapes", costs: "CostModel", runs: "list[RunE
     """One row a number of machines, and what the figures are made of."""
     rows = []
     for run in runs:
-        times = [_spell_hours(seconds) for seconds in (run.calibration, run.quantizing, run.seconds)]
+        calibration = _spell_hours(run.calibration) if run.calibration else "–"
+        times = [calibration, _spell_hours(run.quantizing), _spell_hours(run.seconds)]
         spread = f"{_spell_hours(run.low)}–{_spell_hours(run.high)}"
         cost = "" if run.cost is None else f"{run.cost:,.2f}"
         rows.append([str(run.machines), *times, spread, _shorten(run.machine_hours), cost])
-    stored = (shapes.weights * costs.bits_per_weight / 8 + 2 * shapes.other_parameters) / 1e9
-    terms = ", ".join(f"{term:.2g}" for term in costs.terms)
+    stored = shapes.weights * costs.bits_per_weight / 8 + 2 * shapes.other_parameters
+    terms = " + ".join(f"{term:.2g} s × {name}" for term, name in zip(costs.terms, TERM_NAMES, strict=True) if term)
     sizes = ", ".join(f"{one.rows}×{one.cols}" for one in costs.measured)
     columns = ESTIMATE_COLUMNS if runs[0].cost is not None else ESTIMATE_COLUMNS[:-1]
     title = (
-        f"{shapes.source}: {len(shapes.layers)} layers with {shapes.weights / 1e9:,.3g} billion weights; "
-        f"about {stored:,.3g} GB when quantized ({costs.bits_per_weight:.3g} bits per weight)"
+        f"{shapes.source}: {len(shapes.layers)} layers with {_spell_count(shapes.weights)} weights; "
+        f"about {_spell_bytes(stored)} when quantized ({costs.bits_per_weight:.3g} bits per weight)"
     )
     method = (
-        f"an extrapolation from {len(costs.measured)} matrices measured here on one thread ({sizes}): seconds per cols, "
-        f"rows·cols, rows·cols² and cols³ are {terms}; the fit misses a measurement by up to {costs.misfit:.0%}"
+        f"an extrapolation from {len(costs.measured)} matrices measured here on one thread ({sizes}): a layer takes "
+        f"{terms}; the fit misses a measurement by up to {costs.misfit:.0%}. The range is what is left open where every "
+        "measurement is off by as much, or by a tenth"
     )
     lines = [
         title,
@@ -109,6 +112,16 @@ def _format_estimate(shapes: "ModelShapes", costs: "CostModel", runs: "list[RunE
     if costs.learns:
         lines.append("at least: what is learned or refined takes more, and was not measured")
     return "\n".join(lines)
+
+
+def _spell_count(number: float) -> str:
+    """Millions or billions."""
+    return f"{number / 1e9:,.3g} billion" if number >= 1e9 else f"{number / 1e6:.3g} million"
+
+
+def _spell_bytes(number: float) -> str:
+    """Megabytes or gigabytes."""
+    return f"{number / 1e9:,.3g} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"
 
 
 def _spell_hours(seconds: float) -> str:

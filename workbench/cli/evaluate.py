@@ -115,7 +115,7 @@ def _evaluate_texts(
     facts |= {"seconds": time.perf_counter() - begin, **collect_stored_facts(model)}
     sentence = _format_text(measured[0]) if len(measured) == 1 else _format_texts(measured)
     if rule is not None:
-        sentence += f", all documents joined, in windows of {rule.window:,} tokens every {rule.stride:,} ({rule.style})"
+        sentence += f"\nall documents joined, read in windows of {rule.window:,} tokens, {_describe_stride(rule)} ({rule.style})"
     if "nominal_bits" in facts:
         sentence += f"\n{format_bits(facts)}"
     emit_page(facts, as_json=as_json, text=sentence)
@@ -154,7 +154,7 @@ def _format_text(result: "PerplexityResult") -> str:
     return (
         f"perplexity     {format_with_interval(result.perplexity, result.perplexity_interval, result.tokens)}\n"
         f"bits per byte  {format_with_interval(result.bits_per_byte, result.bits_per_byte_interval, result.tokens)}\n"
-        f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of {result.text}"
+        f"on {result.tokens:,} tokens ({result.bytes:,} bytes) of the text {result.text}"
     )
 
 
@@ -170,6 +170,11 @@ def _format_texts(results: "Sequence[PerplexityResult]") -> str:
         figures = (f"{result.tokens:,}", f"{result.perplexity:.3f}", ppl, f"{result.bits_per_byte:.3f}", bits)
         rows.append((result.text, *figures))
     return format_rows(columns, rows)
+
+
+def _describe_stride(rule: "WindowRule") -> str:
+    """How windows follow each other."""
+    return "end to end" if rule.stride == rule.window else f"one every {rule.stride:,} tokens"
 
 
 def _format_ends(interval: "Interval | None") -> str:

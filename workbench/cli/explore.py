@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.arguments import has_recipe
+from workbench.cli.help_pages import PlainCommand, PlainGroup
 from workbench.cli.streams import note
 from workbench.errors import ModelError, WorkbenchError
 
@@ -24,7 +25,7 @@ Origins = Annotated[
     typer.Option("--origin", metavar="HOST[:PORT]", help="Another address to accept: a tunnel or a proxy. Repeatable."),
 ]
 
-serve = typer.Typer(help="Serve another page at http://127.0.0.1:5006/.", no_args_is_help=True)
+serve = typer.Typer(cls=PlainGroup, help="Serve another page at http://127.0.0.1:5006/.", no_args_is_help=True)
 
 
 def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
@@ -35,7 +36,7 @@ def explore(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser 
     serve_page("explorer", [_check_model(model)], port, browser, origin or [])
 
 
-@serve.command()
+@serve.command(cls=PlainCommand)
 def compare(
     model: OpenedModel = "builtin",
     folders: Annotated[
@@ -55,7 +56,7 @@ def compare(
     serve_page("compare", [_check_model(model), *(folders or [])], port, browser, origin or [])
 
 
-@serve.command()
+@serve.command(cls=PlainCommand)
 def codebook(model: OpenedModel = "builtin", port: Port = 5006, browser: Browser = True, origin: Origins = None) -> None:
     """Show one layer below one bit, step by step. Press Ctrl-C to stop."""
     serve_page("codebook", [_check_model(model)], port, browser, origin or [])

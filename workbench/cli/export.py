@@ -69,6 +69,6 @@ def format_export(result: "Export") -> str:
         f"\n{len(names)} {'tensors' if len(names) > 1 else 'tensor'} {loss}; first {names[0]}"
         for loss, names in result.losses.items()
     )
-    notes = "".join(f"\n{note}" for note in result.notes)
+    notes = "".join(f"\n{note}" for note in (*result.growths, *result.notes))
     size = f"{result.bytes:,} bytes in {result.path}, {result.bits_per_weight:.2f} bits per weight overall"
     return f"{format_rows(columns, rows)}\n{losses}{notes}\n{size}, {result.seconds:.1f} seconds"

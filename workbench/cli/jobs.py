@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.arguments import Json
+from workbench.cli.help_pages import PlainCommand, PlainGroup
 from workbench.cli.output import emit_page
 from workbench.cli.streams import note
 from workbench.cli.tables import Column, format_rows
@@ -22,7 +23,7 @@ RUN_COLUMNS = (
 
 Run = Annotated[str, typer.Argument(metavar="ID", help="Id of the run, or how it begins.")]
 
-jobs = typer.Typer(help="Long runs on this machine: list, cancel, resume.", invoke_without_command=True)
+jobs = typer.Typer(cls=PlainGroup, help="Long runs on this machine: list, cancel, resume.", invoke_without_command=True)
 
 
 @jobs.callback()
@@ -41,7 +42,7 @@ def list_jobs(context: typer.Context, as_json: Json = False) -> None:
     emit_page(facts, as_json=as_json, text=_format_runs(runs, len(runs) - MAX_LISTED_RUNS))
 
 
-@jobs.command("cancel")
+@jobs.command("cancel", cls=PlainCommand)
 def cancel_job(run: Run, as_json: Json = False) -> None:
     """Stop a run after its step at hand; what it has finished is kept."""
     from workbench.run_records import find_run, request_cancel, wait_for_end
@@ -54,7 +55,7 @@ def cancel_job(run: Run, as_json: Json = False) -> None:
     emit_page(_describe_run(record), as_json=as_json, text=f"{sentence}; {record.fraction:.0%} of {record.doing or 'it'} done")
 
 
-@jobs.command("resume")
+@jobs.command("resume", cls=PlainCommand)
 def resume_job(run: Run) -> None:
     """Run a cancelled, failed or dead run again, here and in its folder: it goes on from what is in the cache.
 

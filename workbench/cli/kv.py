@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from workbench.cli.arguments import Json, Source, TextFile, open_any, read_text
-from workbench.cli.output import emit_page, format_with_interval, show_progress
+from workbench.cli.output import emit_page, format_kl, format_with_interval, show_progress
 
 Schemes = Annotated[
     list[str] | None,
@@ -23,7 +23,7 @@ def kv(
     block: Annotated[int, typer.Option("--block", metavar="N", min=1, help="Number of tokens packed together.")] = 64,
     text: TextFile = "evaluation",
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens to evaluate.")] = 2048,
-    prompt: Annotated[str, typer.Option("--prompt", help="Prompt to continue with each cache; empty for none.")] = "",
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Prompt that each cache continues.")] = "",
     as_json: Json = False,
 ) -> None:
     """Measure key-value caches stored in fewer bits.
@@ -80,9 +80,8 @@ def _format_schemes(facts: dict[str, Any]) -> str:
     from workbench.models.perplexity import PerplexityRatio
 
     tokens = facts["tokens"]
-    lines = [
-        f"on {tokens:,} tokens of {facts['text']}, perplexity {facts['perplexity_original']:.3f} with the uncompressed cache"
-    ]
+    original = f"{facts['perplexity_original']:.3f}"
+    lines = [f"on {tokens:,} tokens of the text {facts['text']}; with the uncompressed cache, perplexity is {original}"]
     for row in facts["schemes"]:
         lines += [
             "",
@@ -90,8 +89,8 @@ def _format_schemes(facts: dict[str, Any]) -> str:
             f"  stored       {row['bits_per_value']:.2f} bits per value ({row['nominal_bits']:.2f} nominal)",
             f"  size         {row['bytes_per_token']:,.0f} bytes per token",
             f"  perplexity   {format_with_interval(row['perplexity'], row['perplexity_interval'], tokens)}",
-            f"  ratio        {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the uncompressed cache')}",
-            f"  KL           {format_with_interval(row['kl'], row['kl_interval'], tokens, 5)} nats per token",
+            f"               {PerplexityRatio(row['ratio'], row['ratio_interval'], tokens).against('the uncompressed cache')}",
+            f"  KL           {format_kl(row['kl'], row['kl_interval'], tokens)}",
         ]
         if "generated" in row:
             lines.append(f"  writes       {row['generated']}")

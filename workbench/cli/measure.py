@@ -8,7 +8,7 @@ import typer
 
 from workbench.cli.arguments import Json, Model, RecipeText, Seed, Source, TextFile, open_any, read_text
 from workbench.cli.long_jobs import Reading, announce_reading
-from workbench.cli.output import emit, emit_page, format_with_interval, show_progress
+from workbench.cli.output import emit, emit_page, format_kl, show_progress
 from workbench.cli.streams import write
 
 Length = Annotated[int, typer.Option("--tokens", metavar="N", min=0, help="Maximum number of tokens to generate.")]
@@ -16,7 +16,7 @@ Length = Annotated[int, typer.Option("--tokens", metavar="N", min=0, help="Maxim
 
 def generate(
     source: Source,
-    prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="Text to continue.")],
     tokens: Length = 100,
     temperature: Annotated[float, typer.Option(metavar="N", min=0.0, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
     seed: Seed = 0,
@@ -39,7 +39,7 @@ def generate(
 
 def whatif(
     model: Model,
-    layer: Annotated[str, typer.Option("--layer", help="Name of the layer, see `workbench layers`.")],
+    layer: Annotated[str, typer.Option("--layer", metavar="NAME", help="Name of the layer, see `workbench layers`.")],
     recipe: RecipeText,
     text: TextFile = "evaluation",
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Maximum number of tokens to compare on.")] = 1024,
@@ -88,9 +88,9 @@ def whatif(
     }
     sentence = (
         f"{layer} at {result.layer.bits_per_weight:.2f} stored bits ({result.layer.nominal_bits:.2f} nominal)\n"
-        f"KL             {format_with_interval(result.kl, result.kl_interval, result.divergence.tokens, 5)} nats per token\n"
+        f"KL             {format_kl(result.kl, result.kl_interval, result.divergence.tokens)}\n"
         f"perplexity     {result.perplexity_original:.3f} before, {result.perplexity:.3f} after\n"
-        f"ratio          {result.ratio.against('the original')}\n"
+        f"               {result.ratio.against('the original')}\n"
         f"top-1 changed  {result.top1_changed:.2%} of {result.divergence.tokens:,} tokens"
     )
     emit_page(facts, as_json=as_json, text=sentence)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BAR, SHORT_BAR = 36, 8  # characters of a progress bar: alone, and beside words of what a job is at
 STYLES = re.compile("\x1b\\[[0-9;]*m")  # what makes text bold on a terminal
+DEEP = 8  # spaces before a line that goes on below a label's text: its folds begin where it does
 LABEL = re.compile(r" *\S+( \S+)*  +")  # what a line begins with, such as `  perplexity       `
 
 
@@ -41,7 +42,7 @@ def fold_line(line: str, width: int | None = None) -> str:
         return line
     start = line[: len(line) - len(line.lstrip())]
     hang = LABEL.match(line)
-    further = " " * (hang.end() if hang and hang.end() < width // 2 else len(start) + 2)
+    further = " " * (hang.end() if hang and hang.end() < width // 2 else len(start) if len(start) > DEEP else len(start) + 2)
     return textwrap.fill(
         line.strip(), width, initial_indent=start, subsequent_indent=further, break_long_words=False, break_on_hyphens=False,
         drop_whitespace=True, replace_whitespace=False,
@@ -67,11 +68,16 @@ def sanitize_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def format_with_interval(value: float, interval: "Interval | None", tokens: int, digits: int = 3) -> str:
+def format_with_interval(value: float, interval: "Interval | None", tokens: int, digits: int = 3, unit: str = "") -> str:
     """A figure of `tokens` tokens with its 95 % interval, or why it has none."""
     from workbench.intervals import format_interval
 
-    return f"{value:.{digits}f}  ({format_interval(interval, tokens, f'.{digits}f')})"
+    return f"{value:.{digits}f}{unit}  ({format_interval(interval, tokens, f'.{digits}f')})"
+
+
+def format_kl(value: float, interval: "Interval | None", tokens: int) -> str:
+    """A KL with its unit and interval."""
+    return format_with_interval(value, interval, tokens, 5, " nats per token")
 
 
 class Report(Protocol):

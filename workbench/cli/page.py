@@ -13,7 +13,7 @@ from workbench.cli.output import emit_page, show_progress
 def export_page(
     model: Model,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The HTML file that is written.")],
-    prompt: Annotated[str, typer.Option("--prompt", help="What every model continues.")] = "Once upon a time",
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What every model continues.")] = "Once upon a time",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

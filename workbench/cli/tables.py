@@ -36,8 +36,8 @@ def format_groups(columns: Sequence[Column], groups: Mapping[str, Sequence[Row]]
     from rich.padding import Padding
     from rich.text import Text
 
-    heads = _stack_titles(columns)
     rows = [row for group in groups.values() for row in group]
+    heads = _stack_titles(columns, rows)
     indent = INDENT if any(groups) else 0
     width = get_width() or UNBOUNDED
     sizes = _fit_columns(columns, [heads, *rows], width - indent)
@@ -100,11 +100,26 @@ def _make_table(columns: Sequence[Column], sizes: Sequence[int], rows: Iterable[
     return table
 
 
-def _stack_titles(columns: Sequence[Column]) -> list[str]:
-    """Titles with one word a line, where the column does not fold, all ending on the last line."""
-    words = [[column.title] if column.folds else column.title.split() for column in columns]
-    height = max((len(lines) for lines in words), default=0)
-    return ["\n".join([""] * (height - len(lines)) + lines) for lines in words]
+def _stack_titles(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """Titles over as many lines as keep them within their columns, but for words that are longer; all end on the last line."""
+    titles = [
+        [column.title] if column.folds else _stack_words(column.title.split(), _measure_cells([row[number] for row in rows]))
+        for number, column in enumerate(columns)
+    ]
+    height = max((len(lines) for lines in titles), default=0)
+    return ["\n".join([""] * (height - len(lines)) + lines) for lines in titles]
+
+
+def _stack_words(words: Sequence[str], width: int) -> list[str]:
+    """Words in lines as wide as the longest word, or `width` where that is more."""
+    width = max([width, *map(len, words)])
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _fit_columns(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[int]:

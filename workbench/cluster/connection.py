@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 CONNECT_SECONDS = 20  # to reach a scheduler, and to see its first worker
+REPLACING_TIME = "1h"  # for a lost process to be there again; after Dask's 15 s one that starts slowly is ended at its work
 SINGLE_THREADED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -124,7 +125,7 @@ def _start_local_cluster(workers: int) -> "Iterator[Client]":
     no_dashboard = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     options: dict[str, Any] = {**no_dashboard, "silence_logs": logging.CRITICAL, "memory_limit": 0}
     with (
-        dask.config.set(alone),
+        dask.config.set({**alone, "distributed.deploy.lost-worker-timeout": REPLACING_TIME}),
         LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", **options) as local,
         Client(local) as client,
     ):

@@ -74,7 +74,7 @@ class PerplexityRatio:
         """The ratio in words: `1.012 times the original's (95 %: 1.004 to 1.021)`, and whether it can be told from 1."""
         if self.interval == (1.0, 1.0):
             return f"the same as {what}'s on every document"
-        sentence = f"{self.ratio:.4g} times {what}'s ({intervals.format_interval(self.interval, self.tokens, '.4g')})"
+        sentence = f"{self.ratio:#.4g} times {what}'s ({intervals.format_interval(self.interval, self.tokens, '.4g')})"
         if self.clear or self.interval is None:
             return sentence
         return f"{sentence}: no significant difference on {self.tokens:,} token{'' if self.tokens == 1 else 's'}"

@@ -108,7 +108,7 @@ def test_eval_in_windows(command: Callable[..., Said], story: Path) -> None:
     assert facts["windows"] == {"style": "strided", "window": 16, "stride": 4}
     assert facts["text_bytes"] == len("Tom had a red ball. He threw it high.\n\nA small bird sat on the roof and sang.")
     said = command(*words, "--as", "gptq")
-    assert ", all documents joined, in windows of 16 tokens every 16 (gptq)" in said.out
+    assert "\nall documents joined, read in windows of 16 tokens, end to end (gptq)" in said.out
     assert said.err == ""
 
 
@@ -260,6 +260,9 @@ def test_compare_reports_tails_positions_and_forks(command: Callable[..., Said],
     assert (said.status, said.err) == (0, "")
     for line in ("KL, 99.9 %  ", "KL, maximum  ", "Δp, RMS  ", "after 1–31  ", "fork rate  ", f"against {base}, "):
         assert f"  {line}" in said.out
+    assert said.out.count("\n  top-1 agreement  ") == 2  # the file's figures have the names of the others
+    assert said.out.count(" nats per token  (") == 2
+    assert re.search(r"\n {19}\d+\.\d+ times the file's \(", said.out)
     base.write_bytes(base.read_bytes()[:-1])
     said = command(*words, "--kl-base", base)
     assert (said.status, said.err.count("\n")) == (1, 1)
@@ -282,6 +285,12 @@ def test_bench(command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) ->
     assert "GB/s" in said.out
     assert "\ncold, 1 thread, batch 2; best of torch: torch-" in said.out
     assert max(map(len, said.out.splitlines())) <= 80
+
+
+def test_help_shows_no_type_beside_flags(command: Callable[..., Said]) -> None:
+    for words in ((), ("bench",), ("jobs",), ("jobs", "cancel"), ("serve", "codebook")):
+        assert "<bool>" not in command(*words, "--help").out
+    assert "--shape " in command("bench", "-h").out
 
 
 def test_json_has_no_nan() -> None:

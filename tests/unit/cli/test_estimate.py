@@ -18,8 +18,9 @@ def test_an_estimate(command: Callable[..., Said], monkeypatch: pytest.MonkeyPat
     assert facts["runs"][0]["seconds"] > facts["runs"][1]["seconds"] > 0
     assert facts["runs"][0]["low"] <= facts["runs"][0]["seconds"] <= facts["runs"][0]["high"]
     said = command(*arguments)
-    assert "builtin: 42 layers" in said.out
+    assert "builtin: 42 layers with 4.72 million weights" in said.out
     assert "an extrapolation from 5 matrices measured here on one thread" in said.out
+    assert " s × weights" in said.out
     wrong = command("estimate", "builtin", "--recipe", "rtn", "--machines", "0")
     assert wrong.status == 2
     assert "must be numbers from 1 on" in " ".join(wrong.err.replace("│", " ").split())

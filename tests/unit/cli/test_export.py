@@ -35,6 +35,14 @@ def test_a_folder_is_written_and_told(command: Callable[..., Said], saved: Path,
     ]
 
 
+def test_a_layer_that_grows_says_why(command: Callable[..., Said], saved: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the library gguf is not installed; it comes with the extra 'exchange'")
+    said = command("export", saved, "--to", "gguf", "--out", tmp_path / "small.gguf")
+    assert said.status == 0, said.err
+    assert "1 layer as Q5_0: levels beyond -8 to 7, which Q4_0 holds; each scale of 128 columns is repeated for" in said.out
+    assert "40 layers as F16: not quantized in the source" in said.out
+
+
 def test_a_recipe_is_written_and_told(command: Callable[..., Said], saved: Path, tmp_path: Path) -> None:
     said = command("export", saved, "--recipe-for", "llm-compressor", "--out", tmp_path / "recipe.yaml")
     assert said.out.splitlines()[1] == "not in it: model.layers.0.mlp.down_proj, because its coder 'sign' has no equivalent"

@@ -26,6 +26,16 @@ def test_a_table_has_short_numbers_and_headers_over_several_lines() -> None:
     ]
 
 
+def test_a_header_is_stacked_only_where_it_is_wider_than_its_column() -> None:
+    columns = [Column("95 %", right=True), Column("bits per byte", right=True)]
+    assert format_rows(columns, [["0.979 to 42.940", "1.406"]]).split("\n") == [
+        "                  bits",
+        "                   per",
+        "           95 %   byte",
+        "0.979 to 42.940  1.406",
+    ]
+
+
 def test_layers_are_below_their_blocks() -> None:
     names = [NAME.format(block, expert) for block in (0, 1) for expert in (0, 7)]
     table = pd.DataFrame({"name": [*names, "lm_head"], "bits": [2.0, 3.0, 4.0, 5.0, 6.0]})

@@ -54,7 +54,7 @@ class KLReport(ShownInCell):
     def figures(self) -> dict[str, Estimate]:
         """All of them by name."""
         tail = {f"KL, {name}": one for name, one in self.kl.items()}
-        return tail | {"Δp, mean": self.p_mean, "Δp, RMS": self.p_rms, "same top-1": self.same_top}
+        return tail | {"Δp, mean": self.p_mean, "Δp, RMS": self.p_rms, "top-1 agreement": self.same_top}
 
     def cell_summary(self) -> CellSummary:
         """The figures with their intervals."""

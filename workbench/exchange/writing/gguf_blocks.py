@@ -73,6 +73,20 @@ def choose_type(grid: GridCodes, allowed: Collection[str] = NAMES) -> tuple[Bloc
     return blocks[0], _describe_minimum(grid) if grid.has_offset else ""
 
 
+def explain_growth(grid: GridCodes, chosen: BlockType, allowed: Collection[str] = NAMES) -> str:
+    """Why the chosen type takes more bits than the codes do: what the next smaller one lacks, and scales that are repeated."""
+    smaller = [kind for kind in TYPES[: TYPES.index(chosen)] if kind.minimum == grid.has_offset and kind.name in allowed]
+    reasons = []
+    if smaller and smaller[-1].high - smaller[-1].low + 1 >= 1 << grid.bits:
+        levels, near = grid.codes() if grid.has_offset else grid.levels(), smaller[-1]
+        fits = near.low <= int(levels.min()) and int(levels.max()) <= near.high
+        lack = f"no blocks of {near.block}" if fits else f"levels beyond {near.low} to {near.high}"
+        reasons.append(f"{lack}, which {near.name} {'needs' if fits else 'holds'}")
+    if grid.span > chosen.block:
+        reasons.append(f"each scale of {min(grid.span, grid.packed.cols)} columns is repeated for blocks of {chosen.block}")
+    return "; ".join(reasons)
+
+
 def _describe_minimum(grid: GridCodes) -> str:
     """What is lost where the minima are rounded to fp16, as a bound that is a power of two; empty where nothing is."""
     exact = -grid.scale.float() * grid.packed.tensors["offset"].float()

@@ -98,7 +98,8 @@ def _plan_tensor(source: Source, name: str, name_in_file: str, rows: Tensor | No
         loss = "; ".join(filter(None, [loss, f"run without rounding of inputs to {grid.input_bits} bits"]))
     shape = (layer.packed.rows, layer.packed.cols)
     nbytes = math.prod(shape) // kind.block * kind.nbytes
-    outcome = _describe(source, name, shape, kind.name, nbytes, loss)
+    growth = gguf_blocks.explain_growth(grid, kind, types)
+    outcome = _describe(source, name, shape, kind.name, nbytes, loss, growth)
     return PlannedBlocks(outcome, name_in_file, kind.name, shape, nbytes, _build_blocks(grid, kind, rows))
 
 
@@ -119,9 +120,8 @@ def _plan_plain(source: Source, name: str, name_in_file: str, rows: Tensor | Non
         values = values if rows is None else values[rows]
         return values.contiguous().view(torch.uint8).numpy() if kind == "BF16" else values.contiguous().numpy()
 
-    return PlannedBlocks(
-        _describe(source, name, tensor.shape, kind, nbytes, loss), name_in_file, kind, tuple(tensor.shape), nbytes, build
-    )
+    outcome = _describe(source, name, tensor.shape, kind, nbytes, loss, reason if same else "")
+    return PlannedBlocks(outcome, name_in_file, kind, tuple(tensor.shape), nbytes, build)
 
 
 def _choose_plain(source: Source, name: str, tensor: Tensor) -> str:
@@ -132,9 +132,12 @@ def _choose_plain(source: Source, name: str, tensor: Tensor) -> str:
     return "BF16"
 
 
-def _describe(source: Source, name: str, shape: Sequence[int], kind: str, nbytes: int, loss: str) -> Outcome:
-    bits = source.count_bits(name)
-    return Outcome(name, source.classify(name, shape), math.prod(shape), kind, bits, 8 * nbytes, loss)
+def _describe(source: Source, name: str, shape: Sequence[int], kind: str, nbytes: int, loss: str, growth: str = "") -> Outcome:
+    """What became of a tensor; of a layer that is plain numbers without a loss, why."""
+    bits, part = source.count_bits(name), source.classify(name, shape)
+    if source.layers and part == "layers" and kind in DTYPES and not loss:
+        growth = growth or "not quantized in the source"
+    return Outcome(name, part, math.prod(shape), kind, bits, 8 * nbytes, loss, growth)
 
 
 def write_gguf(source: Source, path: Path, plan: Sequence[PlannedBlocks], report: Report) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Outcome:
     """One tensor: what it is, the type it is written in, and what is lost; `loss` is empty where every value is the same.
 
+    `growth` says why a layer takes more bits than it could, empty where there is no more to say.
     `bits_before` and `bits_after` count all of its bits in the source and in the written file.
     """
 
@@ -26,6 +27,7 @@ class Outcome:
     bits_before: float
     bits_after: int
     loss: str = ""
+    growth: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ class Export(ShownInCell):
     def losses(self) -> dict[str, list[str]]:
         """The tensors that are not written exactly, by what is lost."""
         return group_losses(self.outcomes)
+
+    @property
+    def growths(self) -> list[str]:
+        """Why layers take more bits than they could, one sentence a reason."""
+        counts = Counter((outcome.stored_as, outcome.growth) for outcome in self.outcomes if outcome.growth)
+        return [f"{count} layer{'' if count == 1 else 's'} as {form}: {why}" for (form, why), count in counts.items()]
 
     def describe_losses(self) -> str:
         """One sentence for each kind of loss; that there is none otherwise."""
