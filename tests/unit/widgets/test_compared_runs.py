@@ -57,7 +57,7 @@ def test_figures_have_their_differences_and_a_paired_ratio(explorer: Explorer) -
     reads = [perplexity(runs.model(runs.items[label]), runs.shared.squeeze.evaluation) for label in (FINE, COARSE)]
     ratio = compute_perplexity_ratio(*reads)
     assert runs.perplexity_ratio().interval == pytest.approx(ratio.interval)
-    assert f"{ratio.ratio:.4g} times {FINE}&#x27;s (95 %: {ratio.interval[0]:.4g} to" in bar.numbers.object
+    assert f"{ratio.ratio:#.4g} times {FINE}&#x27;s (95 %: {ratio.interval[0]:.4g} to" in bar.numbers.object
 
 
 def test_a_stop_has_a_ratio_without_interval(explorer: Explorer) -> None:

@@ -58,7 +58,7 @@ def test_blame_holds_for_one_run_and_prompt(explorer: Explorer) -> None:
 
 def test_the_fork_in_the_text_tab_marks_its_layers_too(explorer: Explorer) -> None:
     session = explorer.session
-    strip(explorer, SqueezeView).why.clicks += 1
+    strip(explorer, SqueezeView).detail.clicks += 1
     session.mark(layers=())
     forks = explorer.bring("Text").forks
     forks.find()
