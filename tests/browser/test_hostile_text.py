@@ -62,8 +62,9 @@ def test_what_a_stranger_wrote_is_shown_and_never_run(hostile: str, open_page: O
     fill(page, "Prompt", f"Once {PLANTED}")
     fill(page, "Tokens", 12)
     button(page, "Write").click()
-    texts = page.get_by_label("original text", exact=True)
-    expect(texts).to_contain_text("<img src=x onerror")
+    # The squeeze writes a text of its own beside the layers, sooner or later than this view does.
+    texts = page.get_by_label("original text", exact=True).filter(has_text="<img src=x onerror")
+    expect(texts).to_be_visible()
     texts.get_by_role("button").filter(has_text="<img").first.click()
     expect(page.get_by_text(re.compile(r"At token \d+ of the original text"))).to_be_visible()
     see_text(page)

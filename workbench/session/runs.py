@@ -19,6 +19,7 @@ from workbench.analysis.decisions.pins import label_recipes, make_unique_label
 from workbench.analysis.decisions.squeeze import Stop
 from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import WorkbenchError
+from workbench.jobs import map_steps
 from workbench.models.language_model import LanguageModel
 from workbench.models.perplexity import PerplexityRatio, compute_perplexity_ratio
 from workbench.quantized import QuantizedLayer, QuantizedModel
@@ -143,6 +144,23 @@ class Runs:
             return None if original is None else self._headline(run, original, original)
         return self._headlines.get(run.label)
 
+    def is_measured(self, run: Run) -> bool:
+        """Whether all figures of a run are known, or are being measured with those of all stops; a stop that is not built has
+        none."""
+        headline, squeeze = self.headline(run), self.shared.squeeze
+        if run.stop is not None:
+            return headline is None or headline.fastest is not None or squeeze.running
+        return headline is not None
+
+    def _stop_steps(self, stop: Stop) -> Generator[Measuring | None, None, Headline]:
+        """Measure the speed of a stop that came with the package; its other figures are known."""
+        squeezed = self.shared.squeeze.find(stop)
+        if squeezed is None:
+            raise WorkbenchError(f"the stop at {stop.bits:g} bits is not built yet; build the stops first.")
+        if squeezed.fastest is None:
+            yield from map_steps(self.shared.squeeze.speed_steps(squeezed), lambda step: Measuring(*step))
+        return self.shared.squeeze.find(stop) or squeezed
+
     def perplexity_ratio(self) -> PerplexityRatio | None:
         """The perplexity of the run on show over that of the run beside it, paired where both were read here; None where one of
         them was not measured."""
@@ -183,6 +201,8 @@ class Runs:
         The figures are kept under its label, unless another run has taken that meanwhile.
         """
         squeeze = self.shared.squeeze
+        if run.stop is not None and not run.stop.is_original:
+            return (yield from self._stop_steps(run.stop))
         original = yield from squeeze.original.steps()
         if run.quantized is None:
             return self._headline(run, original, original)

@@ -1,6 +1,8 @@
 """Runs as chips: whatever was quantized is what the figures and the texts are about, until another chip is chosen."""
 
 import re
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,26 @@ def test_the_slider_shows_a_stop_with_its_figures(explorer: Explorer) -> None:
         assert shown in bar.numbers.object
     squeeze.slider.value = 1
     assert list(bar.chips.options.values()) == [ORIGINAL, SQUEEZED], "one chip for whatever stop the slider is at"
+
+
+def test_the_speed_of_a_stop_that_came_with_the_package_is_measured_when_it_is_shown(
+    shared: SharedModel, stops: Path, tmp_path: Path
+) -> None:
+    session = visitor(shared, Path(shutil.copytree(stops, tmp_path / "stops")))
+    squeeze = session.shared.squeeze
+    facts = {**asdict(squeeze.find(SMALL[1])), "tokens_per_second": None, "slowest": None, "fastest": None}
+    del facts["stop"]
+    squeeze._record(SMALL[1], facts)
+    explorer = Explorer(session, threaded=False)
+    bar = strip(explorer, RunBar)
+    strip(explorer, SqueezeView).slider.value = 1
+    assert "not measured yet" in bar.numbers.object
+    assert bar.measure.visible
+    bar.measure.clicks += 1
+    assert explorer.notices.messages == []
+    assert f"{squeeze.find(SMALL[1]).fastest:,.0f} tokens/s" in bar.numbers.object
+    assert "not measured yet" not in bar.numbers.object
+    assert not bar.measure.visible
 
 
 def test_a_stop_that_is_not_built_has_no_figures(shared: SharedModel, tmp_path: Path) -> None:

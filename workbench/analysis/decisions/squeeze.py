@@ -197,6 +197,11 @@ class Squeeze:
         return [squeezed for squeezed in map(self.find, self.stops) if squeezed is not None]
 
     @property
+    def running(self) -> bool:
+        """Whether stops are being built, or their speed measured."""
+        return self.job is not None and self.job.status is Status.RUNNING
+
+    @property
     def complete(self) -> bool:
         """Whether every stop is built."""
         return all(self.find(stop) is not None for stop in self.stops)
@@ -209,7 +214,7 @@ class Squeeze:
     def start(self) -> Job[list[Squeezed]]:
         """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
         with self._lock:
-            if self.job is None or self.job.status is not Status.RUNNING:
+            if not self.running or self.job is None:
                 self.job = Job(self.steps_apart, "building the stops").start()
             return self.job
 
@@ -251,7 +256,7 @@ class Squeeze:
         total_cost, done = sum(costs.values()), 0.0
         for stop, cost in costs.items():
             squeezed = squeezed_stops[stop]
-            for doing, share in self._build(stop) if squeezed is None else self._measure_speed(squeezed):
+            for doing, share in self._build(stop) if squeezed is None else self.speed_steps(squeezed):
                 yield SqueezeStep(stop, doing, (done + share * cost) / total_cost)
             done += cost
         return self.built_stops()
@@ -340,8 +345,8 @@ class Squeeze:
             quantized_model = yield from self._quantize(stop)
             save(quantized_model, self.folder(stop), self.model)
 
-    def _measure_speed(self, squeezed: Squeezed) -> Generator[tuple[str, float], None, None]:
-        """Measure how fast a stop writes here, whose other figures came with the package."""
+    def speed_steps(self, squeezed: Squeezed) -> Generator[tuple[str, float], None, None]:
+        """Measure how fast a stop writes here, whose other figures came with the package; yields what it does and its share."""
         yield "measuring its speed", 0.0
         steps = measure_generation_steps([self.model_at(squeezed.stop)], PROMPT)
         (running,) = yield from map_steps(steps, lambda _: ("measuring its speed", 0.5))

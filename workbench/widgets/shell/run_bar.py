@@ -75,8 +75,7 @@ class RunBar(Component):
         """The figures that there are."""
         runs = self.session.runs
         headline, current = runs.headline(), runs.current
-        is_measured = headline is not None or current.stop is not None
-        self.measure.visible = not (is_measured or self.jobs.running or self.measures_alone)
+        self.measure.visible = not (runs.is_measured(current) or self.jobs.running or self.measures_alone)
         if (figures := headline or runs.stored(current.label)) is not None:
             self.numbers.object = self._render_numbers(figures)
         elif current.stop is not None:
@@ -116,9 +115,9 @@ class RunBar(Component):
         self.live.announce("run", "results")
 
     def _measure_new(self) -> None:
-        """Measure the run that is shown once; a stop is measured when it is built."""
+        """Measure the run that is shown once."""
         runs = self.session.runs
-        if runs.headline() is None and runs.current.stop is None and runs.current is not self.measured_run:
+        if not runs.is_measured(runs.current) and runs.current is not self.measured_run:
             self._measure()
 
     def _measure(self) -> None:
