@@ -115,7 +115,7 @@ def test_without_a_vocabulary_it_has_layers_but_reads_no_text(tmp_path: Path) ->
 
 def test_bits_are_those_of_the_file(llama: Path) -> None:
     stored = count_stored(open_model(llama), None)
-    assert (stored.bits_per_weight, stored.bytes) == (8.5, llama.stat().st_size)
+    assert (stored.bits_per_weight, stored.bytes, stored.stored_as) == (8.5, llama.stat().st_size, "Q8_0")
 
 
 def test_types_may_differ_from_layer_to_layer(tmp_path: Path) -> None:

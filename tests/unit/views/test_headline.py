@@ -24,6 +24,11 @@ def test_a_model_has_four_figures_with_nominal_and_interval_beneath() -> None:
     )
 
 
+def test_an_original_says_what_it_is_stored_as() -> None:
+    quantized = Stored(bits_per_weight=4.5, nominal_bits=4.5, bytes=1_900_000, stored_as="Q4_0, Q8_0")
+    assert headline.list_headline_numbers(quantized)[0].beneath == "stored as Q4_0, Q8_0"
+
+
 def test_the_original_is_not_compared_with_itself() -> None:
     assert headline.describe_perplexity_ratio(WHOLE) == ""
 

@@ -20,12 +20,13 @@ from workbench.quantized import QuantizedModel
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """Stored and nominal bits per weight with the share of the weights they are of (None: not known), and bytes on disk with all
-    tensors of the model."""
+    tensors of the model. `stored_as` names the types, or another program's formats, that an original's layers are stored in."""
 
     bits_per_weight: float
     nominal_bits: float
     bytes: int
     coverage: float | None = None
+    stored_as: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,8 @@ def count_stored(model: ModelHandle, quantized: QuantizedModel | None) -> Stored
     layers = [model.layer(name) for name in (model.layer_names if quantized is None else quantized.layers)]
     if quantized is None:
         bits = sum(layer.rows * layer.cols * layer.bits for layer in layers) / sum(layer.rows * layer.cols for layer in layers)
-        return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes)
+        names = ", ".join(dict.fromkeys(layer.dtype for layer in layers))
+        return Stored(bits_per_weight=bits, nominal_bits=bits, bytes=model.stored_bytes, stored_as=names)
     before = sum(model.count_decoded_bytes(layer.name) for layer in layers)
     return Stored(
         bits_per_weight=quantized.bits_per_weight,

@@ -24,11 +24,9 @@ class Number:
 def list_headline_numbers(stored: Stored) -> list[Number]:
     """Stored bits, size, perplexity and speed; dashes for what was not measured yet."""
     share = "" if stored.coverage is None else f" in {format_percent(stored.coverage)}"
-    bits = Number(
-        "stored bits per weight",
-        themes.format_bits(stored.bits_per_weight),
-        f"{themes.format_bits(stored.nominal_bits)} nominal{share}",
-    )
+    nominal = f"{themes.format_bits(stored.nominal_bits)} nominal{share}"
+    beneath = f"stored as {stored.stored_as}" if stored.stored_as else nominal
+    bits = Number("stored bits per weight", themes.format_bits(stored.bits_per_weight), beneath)
     size = themes.format_megabytes(8 * stored.bytes)
     if not isinstance(stored, Headline):
         waiting = [Number(label, "–", "not measured yet") for label in ("perplexity", "speed on this machine")]
