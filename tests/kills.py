@@ -21,7 +21,8 @@ import torch
 import workbench as wb
 from tests.tiny_models import write_model
 from workbench import atomic, store
-from workbench.analysis.decisions.squeeze import Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.decisions.stops import Stop
 from workbench.artifact import load, reading, saving
 from workbench.errors import WorkbenchError
 from workbench.jobs import run_steps

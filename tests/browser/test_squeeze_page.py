@@ -7,8 +7,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 import workbench as wb
-from workbench.analysis.decisions.squeeze import Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze
 from workbench.analysis.decisions.squeeze_page import collect_page_steps
+from workbench.analysis.decisions.stops import Stop
 from workbench.jobs import run_steps
 from workbench.models.text import Text
 from workbench.store import Store

@@ -27,7 +27,8 @@ COLUMNS = (
 
 def measure_with_builder(*, thorough: bool, as_json: bool) -> None:
     """Time products and generated text alone and beside the builder of the squeeze slider, in turns, and print it."""
-    from workbench.analysis.decisions.squeeze import CALIBRATION_TOKENS, STOPS, Squeeze
+    from workbench.analysis.decisions.squeeze import CALIBRATION_TOKENS, Squeeze
+    from workbench.analysis.decisions.stops import STOPS
     from workbench.bench.contention import measure_contention
     from workbench.models import open_model
     from workbench.store import Store

@@ -16,7 +16,7 @@ from workbench.analysis.decisions.headline import (
     measure_steps,
 )
 from workbench.analysis.decisions.pins import label_recipes, make_unique_label
-from workbench.analysis.decisions.squeeze import Stop
+from workbench.analysis.decisions.stops import Stop
 from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.errors import WorkbenchError
 from workbench.jobs import map_steps

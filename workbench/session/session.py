@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench import presets
 from workbench.analysis.decisions.pins import Pins, format_recipe
-from workbench.analysis.decisions.squeeze import Stop
+from workbench.analysis.decisions.stops import Stop
 from workbench.analysis.method.run_trace import Trace
 from workbench.analysis.predictions.divergence import Divergence
 from workbench.analysis.predictions.generation import Writing, write_together

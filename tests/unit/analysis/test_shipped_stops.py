@@ -9,7 +9,8 @@ import workbench as wb
 from tests.readme.stops import write_stops
 from workbench.analysis.decisions import shipped_stops
 from workbench.analysis.decisions.headline import count_stored_files
-from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.decisions.stops import STOPS, Stop
 from workbench.artifact.loading import read_quantized_model
 from workbench.errors import ArtifactError
 from workbench.jobs import run_steps

@@ -12,7 +12,8 @@ import workbench as wb
 from workbench.analysis.decisions import headline
 from workbench.analysis.decisions import squeeze as squeeze_module
 from workbench.analysis.decisions.headline import count_stored
-from workbench.analysis.decisions.squeeze import STOPS, Squeeze, Stop, tabulate_stops
+from workbench.analysis.decisions.squeeze import Squeeze, tabulate_stops
+from workbench.analysis.decisions.stops import STOPS, Stop
 from workbench.artifact import PackedModel, load
 from workbench.bench.cpu import set_thread_count
 from workbench.errors import ArtifactError, OutputError, WorkbenchError

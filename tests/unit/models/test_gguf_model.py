@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from tests.gguf_files import random_blocks, tiny, write_gguf
 from workbench.analysis.decisions.headline import count_stored
+from workbench.analysis.decisions.stops import choose_stops
 from workbench.errors import ModelError
 from workbench.exchange.reading import gguf_types
 from workbench.exchange.reading.gguf_file import read_gguf
@@ -116,6 +117,14 @@ def test_without_a_vocabulary_it_has_layers_but_reads_no_text(tmp_path: Path) ->
 def test_bits_are_those_of_the_file(llama: Path) -> None:
     stored = count_stored(open_model(llama), None)
     assert (stored.bits_per_weight, stored.bytes, stored.stored_as) == (8.5, llama.stat().st_size, "Q8_0")
+
+
+@pytest.mark.parametrize(("kind", "first"), [("Q8_0", 8), ("Q4_0", 4)])
+def test_it_is_squeezed_to_fewer_bits_than_it_stores(tmp_path: Path, kind: str, first: float) -> None:
+    model = open_model(write_gguf(tiny("llama"), tmp_path / "m.gguf", choose=lambda name: kind))
+    original, smaller, *_ = choose_stops(model)
+    assert original.is_original
+    assert smaller.bits == first
 
 
 def test_types_may_differ_from_layer_to_layer(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from workbench.analysis.decisions.squeeze import STOPS, Squeezed, tabulate_stops
+from workbench.analysis.decisions.squeeze import Squeezed, tabulate_stops
+from workbench.analysis.decisions.stops import STOPS
 from workbench.views.decisions import squeeze
 from workbench.views.theme import LIGHT
 

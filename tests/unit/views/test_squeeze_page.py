@@ -8,8 +8,9 @@ import pytest
 
 import workbench as wb
 from tests.unit.views.test_quant_card import Tags, outside
-from workbench.analysis.decisions.squeeze import Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze
 from workbench.analysis.decisions.squeeze_page import SqueezePage, collect_page_steps
+from workbench.analysis.decisions.stops import Stop
 from workbench.errors import OutputError, WorkbenchError
 from workbench.jobs import run_steps
 from workbench.models import ModelHandle

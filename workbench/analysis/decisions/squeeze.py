@@ -1,9 +1,4 @@
-"""The whole model at a series of sizes, from 16 bits per weight to below one: each a packed model, built once and cached on disk.
-
-Integers rounded to nearest are as good as anything at 8 and 6 bits and cost seconds, with error feedback at 4 and 3 bits they
-still run on compiled kernels; from 2 bits down a trellis has the lowest perplexity of all presets that need no
-training (README, "Below one bit"; training buys a little more for many times the time).
-"""
+"""The whole model at a series of sizes, from its own to below one bit a weight: packed models, built once and cached on disk."""
 
 import logging
 import os
@@ -16,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench import presets, subprocess_job
+from workbench import subprocess_job
 from workbench.analysis.decisions import shipped_stops
 from workbench.analysis.decisions.headline import (
     Headline,
@@ -28,6 +23,7 @@ from workbench.analysis.decisions.headline import (
     measure_steps,
 )
 from workbench.analysis.decisions.original import PROMPT, Original
+from workbench.analysis.decisions.stops import Stop, choose_stops
 from workbench.analysis.predictions.generation_speed import measure_generation_steps
 from workbench.artifact import is_artifact, save
 from workbench.artifact.loading import read_quantized_model
@@ -44,7 +40,6 @@ from workbench.outputs import check_file
 from workbench.quantized import QuantizedModel
 from workbench.quantizers import quantize_model_steps
 from workbench.quantizers.pipeline import needs_text
-from workbench.recipe import Recipe
 from workbench.seeds import check_seed
 from workbench.store import Store, compute_key
 
@@ -57,39 +52,6 @@ CALIBRATION_TOKENS = 4096  # of the calibration text
 READY_BYTES = 1 << 28  # stops stay in memory up to this size; the last two always do
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stop:
-    """One position of the slider: nominal `bits`, the preset that is best there, and what building it costs beside the others."""
-
-    bits: float
-    preset: str
-    cost: float
-
-    @property
-    def recipe(self) -> Recipe:
-        """The preset's recipe."""
-        return presets.parse(self.preset)
-
-    @property
-    def is_original(self) -> bool:
-        """Whether the stop is the model as it is."""
-        return self.preset == "none"
-
-
-STOPS = (
-    Stop(16, "none", 1),
-    Stop(8, "rtn:bits=8", 2),
-    Stop(6, "rtn:bits=6", 2),
-    Stop(4, "gptq:bits=4", 6),
-    Stop(3, "gptq:bits=3", 6),
-    Stop(2, "qtip:bits=2", 14),
-    Stop(1.5, "qtip:bits=1.5", 12),
-    Stop(1, "qtip:bits=1", 16),
-    Stop(0.8, "qtip:bits=0.8", 12),
-    Stop(0.64, "qtip:bits=0.64", 12),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +81,7 @@ class Squeeze:
     Args:
         model: A model from `wb.open_model`.
         store: Where stops are kept, the user's store when absent.
-        stops: The sizes with their presets, from 16 bits down.
+        stops: The sizes with their presets, from 16 bits down; `choose_stops` where absent.
         calibration: A text to calibrate on, the built-in one when absent.
         evaluation: A text to measure with, the built-in one when absent.
         tokens: Tokens of the calibration text.
@@ -143,7 +105,7 @@ class Squeeze:
         model: ModelHandle,
         store: Store | None = None,
         *,
-        stops: Sequence[Stop] = STOPS,
+        stops: Sequence[Stop] | None = None,
         calibration: Text | None = None,
         evaluation: Text | None = None,
         tokens: int = CALIBRATION_TOKENS,
@@ -152,7 +114,8 @@ class Squeeze:
     ) -> None:
         self.model, self.store, self.threads = model, store or Store(), threads
         self.calibration, self.evaluation = calibration or text("calibration"), evaluation or text("evaluation")
-        self.stops, self.tokens, self.seed = tuple(stops), tokens, check_seed(seed, ModelError)
+        self.stops = choose_stops(model) if stops is None else tuple(stops)
+        self.tokens, self.seed = tokens, check_seed(seed, ModelError)
         self.original = Original(model, self.evaluation, self.store)
         self.job: Job[list[Squeezed]] | None = None
         self._keys: dict[Stop, str] = {}

@@ -4,7 +4,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from workbench.analysis.decisions.squeeze import Squeeze, Squeezed, SqueezeStep, Stop
+from workbench.analysis.decisions.squeeze import Squeeze, Squeezed, SqueezeStep
+from workbench.analysis.decisions.stops import Stop
 from workbench.cluster.connection import Cluster
 from workbench.cluster.task_inputs import describe_model, open_described_model, read_shared_text, share_text
 from workbench.cluster.task_map import Task, TaskProgress, map_tasks_steps

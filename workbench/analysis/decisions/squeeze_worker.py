@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from workbench import subprocess_job
-from workbench.analysis.decisions.squeeze import Squeeze, Stop
+from workbench.analysis.decisions.squeeze import Squeeze
+from workbench.analysis.decisions.stops import Stop
 from workbench.models import open_model
 from workbench.models.text import Text
 from workbench.store import Store

@@ -5,7 +5,8 @@ from typing import Any
 
 import panel as pn
 
-from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, Stop, tabulate_stops
+from workbench.analysis.decisions.squeeze import Squeeze, SqueezeStep, tabulate_stops
+from workbench.analysis.decisions.stops import Stop
 from workbench.analysis.predictions.generation import Writing, write_together
 from workbench.jobs import Job, Status
 from workbench.session.runs import ORIGINAL, Run

@@ -12,7 +12,7 @@ import panel as pn
 
 from workbench.analysis.decisions.headline import count_stored
 from workbench.analysis.decisions.pins import make_unique_label
-from workbench.analysis.decisions.squeeze import Stop
+from workbench.analysis.decisions.stops import Stop
 from workbench.analysis.predictions.model_table import CompareStep, Contender, compare_models
 from workbench.artifact import load
 from workbench.errors import ArtifactError, WorkbenchError
