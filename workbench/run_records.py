@@ -1,5 +1,7 @@
 """Records of long runs on this machine, one small file each: what runs, since when, how far, and in which process.
 
+Commands are recorded, and long jobs of the explorer's pages.
+
 Whoever shares the cache folder reads them: another terminal, or another machine. A run whose process has ended without a word
 (killed, a machine that was switched off) is told from its process number and that process's start. A run is cancelled by a file
 beside its record, which it looks for whenever it reports its progress.
@@ -25,6 +27,7 @@ from workbench.outputs import translate_os_errors
 
 SECONDS_BETWEEN = 1.0  # two writes of a record
 MAX_RECORDS = 200  # of runs that have ended
+PAGE_ARGUMENTS = ("explore",)  # of a job on a page
 START_TOLERANCE_SECONDS = 2.0  # of a process's start, which some systems round
 
 
@@ -60,8 +63,13 @@ class RunRecord:
 
     @property
     def command(self) -> str:
-        """The command as it was typed, without quotes."""
-        return " ".join(("workbench", *self.arguments))
+        """The command as it was typed, without quotes; of a job on a page with what it does."""
+        return " ".join(("workbench", *self.arguments)) + (f" ({self.doing})" if self.is_on_page else "")
+
+    @property
+    def is_on_page(self) -> bool:
+        """Whether it is a job of one of the explorer's pages, which no command can go on with."""
+        return self.arguments == PAGE_ARGUMENTS
 
     @property
     def state(self) -> RunState:
@@ -170,6 +178,12 @@ class RunRecorder:
         fraction = 1.0 if status is RunState.FINISHED else self.record.fraction
         self.record = replace(self.record, status=status.value, message=message, fraction=fraction, updated=time.time())
         self.write()
+        self.withdraw_cancel()
+
+    def withdraw_cancel(self) -> None:
+        """Remove what asks the run to stop."""
+        with suppress(OSError):
+            _find_cancel_path(self.record.id).unlink(missing_ok=True)
 
     def write(self) -> None:
         """Write the record."""
@@ -187,9 +201,9 @@ class RunRecorder:
 
     def remove(self) -> None:
         """Remove the record and what asks its run to stop."""
-        for path in (find_runs_folder() / f"{self.record.id}.json", _find_cancel_path(self.record.id)):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        self.withdraw_cancel()
+        with suppress(OSError):
+            (find_runs_folder() / f"{self.record.id}.json").unlink(missing_ok=True)
 
 
 _current: list[RunRecorder] = []  # of this process: a command runs one
@@ -211,11 +225,7 @@ def record_run(arguments: Sequence[str]) -> Iterator[RunRecorder]:
     Yields:
         The recorder, which takes progress.
     """
-    recorder = RunRecorder(_make_record(arguments))
-    with suppress(OSError):
-        _find_cancel_path(recorder.record.id).unlink(missing_ok=True)
-    recorder.write()
-    _remove_old_records()
+    recorder = start_run(arguments)
     _current.append(recorder)
     try:
         yield recorder
@@ -229,8 +239,15 @@ def record_run(arguments: Sequence[str]) -> Iterator[RunRecorder]:
         recorder.end(RunState.FINISHED)
     finally:
         _current.remove(recorder)
-        with suppress(OSError):
-            _find_cancel_path(recorder.record.id).unlink(missing_ok=True)
+
+
+def start_run(arguments: Sequence[str]) -> RunRecorder:
+    """A recorder whose record is written; whoever begins a run has to end it."""
+    recorder = RunRecorder(_make_record(arguments))
+    recorder.withdraw_cancel()
+    recorder.write()
+    _remove_old_records()
+    return recorder
 
 
 def _make_record(arguments: Sequence[str]) -> RunRecord:

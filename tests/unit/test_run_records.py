@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workbench import run_records
+from workbench import job_record, run_records
 from workbench.errors import JobCancelled, OutputError, WorkbenchError
+from workbench.job_record import JobRecord
+from workbench.jobs import Counted, Job, Status
 from workbench.run_records import (
     RunRecorder,
     RunState,
@@ -155,3 +158,33 @@ def test_damaged_records_are_left_out(cache: Path, data: st.DataObject) -> None:
     path.write_bytes(path.read_bytes()[: data.draw(st.integers(0, 40))])
     assert list_runs() == []
     path.unlink()
+
+
+def test_a_long_job_of_a_page_is_listed_and_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_record, "LONG_SECONDS", 0)
+    seen: list[tuple[str, RunState]] = []
+
+    def steps() -> Generator[Counted, None, None]:
+        yield Counted(1, 4)
+        (record,) = list_runs()
+        seen.append((record.command, record.state))
+        request_cancel(record)
+        yield Counted(2, 4)
+        raise AssertionError("it was cancelled before")
+
+    job = Job(steps, "quantizing the whole model")
+    JobRecord(job)
+    job.run_here()
+    assert seen == [("workbench explore (quantizing the whole model)", RunState.RUNNING)]
+    (record,) = list_runs()
+    assert (job.status, record.state, record.fraction, record.is_on_page) == (Status.CANCELLED, RunState.CANCELLED, 0.5, True)
+
+
+def test_a_short_job_is_not_listed() -> None:
+    def steps() -> Generator[Counted, None, None]:
+        yield Counted(1, 2)
+
+    job = Job(steps, "preview")
+    JobRecord(job)
+    job.run_here()
+    assert list_runs() == []

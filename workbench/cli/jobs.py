@@ -28,7 +28,7 @@ jobs = typer.Typer(cls=PlainGroup, help="Long runs on this machine: list, cancel
 
 @jobs.callback()
 def list_jobs(context: typer.Context, as_json: Json = False) -> None:
-    """List long runs on this machine: what runs, since when, how far, and in which process.
+    """List long runs on this machine, those of the explorer too: what runs, since when, how far, and in which process.
 
     A run is `dead` where its process has ended without saying so, for example because it was killed. Runs are recorded in the
     cache folder, which WORKBENCH_CACHE sets.
@@ -68,6 +68,8 @@ def resume_job(run: Run) -> None:
     record = find_run(run)
     if record.state.value in ("running", "finished"):
         raise WorkbenchError(f"{record.id} is {record.state}; to run it again: {record.command}")
+    if record.is_on_page:
+        raise WorkbenchError(f"{record.id} ran on a page of the explorer, where Resume goes on with it; no command can.")
     with resume_run(record):
         note(f"{record.id}: {record.command}")
         app(list(record.arguments), prog_name="workbench", standalone_mode=False)
@@ -92,7 +94,7 @@ def _format_runs(runs: "list[RunRecord]", more: int) -> str:
     if more > 0:
         lines.append(f"… and {more:,} earlier ones; --json lists all")
     lines += [f"{run.id} failed: {run.message}" for run in runs[:MAX_LISTED_RUNS] if run.state.value == "failed" and run.message]
-    stopped = next((run for run in runs if run.state.value in ("cancelled", "failed", "dead")), None)
+    stopped = next((run for run in runs if run.state.value in ("cancelled", "failed", "dead") and not run.is_on_page), None)
     if stopped is not None:
         lines.append(f"`workbench jobs resume {stopped.id}` goes on with the latest that did not finish")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench import job_record
 from workbench.analysis.decisions import headline
 from workbench.analysis.decisions import squeeze as squeeze_module
 from workbench.analysis.decisions.headline import count_stored
@@ -20,6 +21,7 @@ from workbench.errors import ArtifactError, OutputError, WorkbenchError
 from workbench.jobs import Status, run_steps
 from workbench.models import ModelHandle
 from workbench.models.text import Text
+from workbench.run_records import list_runs
 from workbench.store import Store, StoreWarning
 
 SMALL = (Stop(16, "none", 1), Stop(2, "rtn:bits=2,group=32", 1), Stop(1, "gptq:bits=1,group=32", 2))
@@ -110,11 +112,15 @@ def test_a_cancelled_build_goes_on_where_it_stopped(model: ModelHandle, tmp_path
     assert 0 <= fractions[0] <= fractions[-1] <= 1
 
 
-def test_one_job_builds_for_all_visitors(model: ModelHandle, tmp_path: Path) -> None:
+def test_one_job_builds_for_all_visitors(model: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_record, "LONG_SECONDS", 0)
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     squeeze = squeeze_of(model, tmp_path, stops=SMALL[:2])
     job = squeeze.start()
     assert squeeze.start() is job
     assert [known.stop for known in job.result()] == list(SMALL[:2])
+    job.wait()
+    assert [record.command for record in list_runs()] == ["workbench explore (building the stops)"]
 
 
 def test_a_stopped_job_goes_on_where_it_was(model: ModelHandle, tmp_path: Path) -> None:

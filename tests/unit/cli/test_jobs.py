@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cli.conftest import Said
+from workbench.run_records import PAGE_ARGUMENTS, RunState, start_run
 
 SWEEP = ("sweep", "builtin", "--recipe", "rtn:bits=4,clip=none", "--layers", "*.0.mlp.*")
 QUANTIZE = ("quantize", "builtin", "--recipe", "gptq:bits=3", "--tokens", "256")
@@ -87,3 +88,16 @@ def test_a_run_is_cancelled_from_another_process(command: Callable[..., Said], t
     assert process.wait(600) == 1
     assert said.out.startswith(f"{run['id']} is cancelled; ")
     assert not (tmp_path / "cancelled").exists()
+
+
+def test_a_job_of_a_page_is_listed_and_goes_on_only_there(command: Callable[..., Said]) -> None:
+    recorder = start_run(PAGE_ARGUMENTS)
+    recorder.report("building the stops", 0.25)
+    recorder.write()
+    assert "workbench explore (building the stops)" in " ".join(command("jobs").out.split())
+    recorder.end(RunState.CANCELLED)
+    assert "jobs resume" not in command("jobs").out
+    said = command("jobs", "resume", recorder.record.id)
+    assert (said.status, said.err.strip()) == (
+        1, f"error: {recorder.record.id} ran on a page of the explorer, where Resume goes on with it; no command can."
+    )  # fmt: skip

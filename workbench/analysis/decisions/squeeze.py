@@ -31,6 +31,7 @@ from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.atomic import discard
 from workbench.bench.cpu import set_thread_count
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
+from workbench.job_record import JobRecord
 from workbench.jobs import Job, Status, map_steps, run_steps
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.models import ModelHandle
@@ -178,7 +179,9 @@ class Squeeze:
         """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
         with self._lock:
             if not self.running or self.job is None:
-                self.job = Job(self.steps_apart, "building the stops").start()
+                self.job = Job(self.steps_apart, "building the stops")
+                JobRecord(self.job)
+                self.job.start()
             return self.job
 
     def steps_apart(self) -> Generator[SqueezeStep | None, None, list[Squeezed]]:

@@ -9,6 +9,7 @@ import param
 import psutil
 
 from workbench import subprocess_job
+from workbench.job_record import JobRecord
 from workbench.jobs import Job, Queue, Status
 from workbench.session import Heard
 from workbench.views import theme as themes
@@ -81,7 +82,10 @@ class JobPanel(pn.viewable.Viewer):
                 self.cancel()
             return
         self._on_step, self._ended = on_step, ended
-        self._go(Job(steps, name), self._start if self.threaded else Job.run_here)
+        job = Job(steps, name)
+        if self.threaded:
+            JobRecord(job)
+        self._go(job, self._start if self.threaded else Job.run_here)
 
     def follow(
         self,
