@@ -29,7 +29,7 @@ class JobRecord:
         if self.recorder is None:
             if job.seconds < LONG_SECONDS:
                 return
-            self.recorder = start_run(PAGE_ARGUMENTS)
+            self.recorder = start_run(PAGE_ARGUMENTS, job.name)
         try:
             self.recorder.report(job.name, job.progress)
         except JobCancelled:

@@ -241,9 +241,9 @@ def record_run(arguments: Sequence[str]) -> Iterator[RunRecorder]:
         _current.remove(recorder)
 
 
-def start_run(arguments: Sequence[str]) -> RunRecorder:
+def start_run(arguments: Sequence[str], doing: str = "") -> RunRecorder:
     """A recorder whose record is written; whoever begins a run has to end it."""
-    recorder = RunRecorder(_make_record(arguments))
+    recorder = RunRecorder(replace(_make_record(arguments), doing=doing))
     recorder.withdraw_cancel()
     recorder.write()
     _remove_old_records()

@@ -91,9 +91,7 @@ def test_a_run_is_cancelled_from_another_process(command: Callable[..., Said], t
 
 
 def test_a_job_of_a_page_is_listed_and_goes_on_only_there(command: Callable[..., Said]) -> None:
-    recorder = start_run(PAGE_ARGUMENTS)
-    recorder.report("building the stops", 0.25)
-    recorder.write()
+    recorder = start_run(PAGE_ARGUMENTS, "building the stops")
     assert "workbench explore (building the stops)" in " ".join(command("jobs").out.split())
     recorder.end(RunState.CANCELLED)
     assert "jobs resume" not in command("jobs").out
