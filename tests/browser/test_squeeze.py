@@ -37,7 +37,7 @@ def test_stops_are_built_moved_over_by_keyboard_and_taken_into_the_views(tiny: s
 
     # the original can be shown again, in figures and texts
     page.get_by_role("radio", name=re.compile(r"^original · 32\.00$")).first.click()
-    expect(page.get_by_text("32.00 nominal")).to_be_visible()
+    expect(page.get_by_text("stored as float32")).to_be_visible()
     expect(page.get_by_text("Only the original is shown.")).to_be_visible()
     step_on(page)
     page.keyboard.press("ArrowLeft")
