@@ -10,14 +10,18 @@ LONG_SECONDS = 10.0  # a job that takes less is not worth a line in a list
 STATES = {Status.DONE: RunState.FINISHED, Status.CANCELLED: RunState.CANCELLED, Status.FAILED: RunState.FAILED}
 
 
-class JobRecord:
-    """Lists a job once it has been running for long, and stops it where somebody has asked for that there."""
+def record_job(job: Job[Any]) -> None:
+    """List a job once it has been running for long, and stop it where somebody has asked for that there."""
+    job.on_change(_JobRecord().follow)
 
-    def __init__(self, job: Job[Any]) -> None:
+
+class _JobRecord:
+    """The record of one job, where there is one."""
+
+    def __init__(self) -> None:
         self.recorder: RunRecorder | None = None
-        job.on_change(self._follow)
 
-    def _follow(self, job: Job[Any]) -> None:
+    def follow(self, job: Job[Any]) -> None:
         """Note how far the job is, or how it has ended; in the thread of the job."""
         if job.status is Status.RUNNING:
             self._update(job)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from workbench import job_record, run_records
 from workbench.errors import JobCancelled, OutputError, WorkbenchError
-from workbench.job_record import JobRecord
+from workbench.job_record import record_job
 from workbench.jobs import Counted, Job, Status
 from workbench.run_records import (
     RunRecorder,
@@ -173,7 +173,7 @@ def test_a_long_job_of_a_page_is_listed_and_cancelled(monkeypatch: pytest.Monkey
         raise AssertionError("it was cancelled before")
 
     job = Job(steps, "quantizing the whole model")
-    JobRecord(job)
+    record_job(job)
     job.run_here()
     assert seen == [("workbench explore (quantizing the whole model)", RunState.RUNNING)]
     (record,) = list_runs()
@@ -185,6 +185,6 @@ def test_a_short_job_is_not_listed() -> None:
         yield Counted(1, 2)
 
     job = Job(steps, "preview")
-    JobRecord(job)
+    record_job(job)
     job.run_here()
     assert list_runs() == []

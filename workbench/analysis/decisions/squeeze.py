@@ -31,7 +31,7 @@ from workbench.artifact.quantized_copy import build_packed_copy
 from workbench.atomic import discard
 from workbench.bench.cpu import set_thread_count
 from workbench.errors import ArtifactError, ModelError, OutputError, WorkbenchError
-from workbench.job_record import JobRecord
+from workbench.job_record import record_job
 from workbench.jobs import Job, Status, map_steps, run_steps
 from workbench.kernels.matmul.packed_linear import warm_up
 from workbench.models import ModelHandle
@@ -178,9 +178,9 @@ class Squeeze:
     def start(self) -> Job[list[Squeezed]]:
         """The job that builds what is missing, in a process of its own: one for all visitors, also while it runs."""
         with self._lock:
-            if not self.running or self.job is None:
+            if self.job is None or not self.running:
                 self.job = Job(self.steps_apart, "building the stops")
-                JobRecord(self.job)
+                record_job(self.job)
                 self.job.start()
             return self.job
 

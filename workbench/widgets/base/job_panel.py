@@ -9,7 +9,7 @@ import param
 import psutil
 
 from workbench import subprocess_job
-from workbench.job_record import JobRecord
+from workbench.job_record import record_job
 from workbench.jobs import Job, Queue, Status
 from workbench.session import Heard
 from workbench.views import theme as themes
@@ -84,7 +84,7 @@ class JobPanel(pn.viewable.Viewer):
         self._on_step, self._ended = on_step, ended
         job = Job(steps, name)
         if self.threaded:
-            JobRecord(job)
+            record_job(job)
         self._go(job, self._start if self.threaded else Job.run_here)
 
     def follow(
